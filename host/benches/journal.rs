@@ -191,7 +191,7 @@ fn event(number: u64) -> (Arc<Event>, Vec<NewDelivery>) {
     let end = raw.len() - 1;
     let event = Event::new(header, Bytes::from(raw), start..end);
     let module = Name::from("Echo");
-    let delivery = NewDelivery { id: DeliveryId::new(&event, &module), module, one_at_a_time: None };
+    let delivery = NewDelivery { id: DeliveryId::new(&event, &module), module, ordered_chat: None };
     (Arc::new(event), vec![delivery])
 }
 

@@ -66,7 +66,7 @@ tenants = ["t{number}"]
 
 /// Copies the first module's cache entry for all modules: their components differ only in a custom section, and a
 /// thousand compiles would not be part of the measured start.
-pub fn keep_for_all(folder: &Path, modules: u16) -> anyhow::Result<()> {
+pub fn copy_cache_entry(folder: &Path, modules: u16) -> anyhow::Result<()> {
     let cache = folder.join(".modhost/components");
     let compiled = std::fs::read_dir(&cache)?.next().context("the first component wasn't compiled")??.path();
     let name = compiled.file_name().and_then(|name| name.to_str()).context("its name")?;

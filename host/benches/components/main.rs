@@ -144,7 +144,7 @@ fn starting(guest: &[u8]) -> anyhow::Result<()> {
         host::write_modules(folder.path(), 1, |number| variant(guest, number))?;
         drop(Host::start(Mode::Serve, folder.path())?);
         host::write_modules(folder.path(), modules, |number| variant(guest, number))?;
-        host::keep_for_all(folder.path(), modules)?;
+        host::copy_cache_entry(folder.path(), modules)?;
         let host = Host::start(Mode::Serve, folder.path())?;
         let (cached, resident) = (host.started, host.resident()?);
         let (first, least) = *one.get_or_insert((cached, resident));

@@ -42,15 +42,15 @@ impl Platform for Waiting {
 pub fn of_instances(guest: &[u8]) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     println!("\n{INSTANCES} instances at once       resident    an instance");
-    let taken = runtime.block_on(taken(guest, INSTANCES)).context("instances that live at once")?;
-    for (what, Taken { whole, each }) in ["the first time", "once more"].into_iter().zip(taken) {
+    let taken = runtime.block_on(measure(guest, INSTANCES)).context("instances that live at once")?;
+    for (what, MemoryUse { whole, each }) in ["the first time", "once more"].into_iter().zip(taken) {
         println!("{what:<24} {:>8} MiB {:>10} KiB", whole >> 20, each >> 10);
     }
     Ok(())
 }
 
 /// The memory of this process, in bytes.
-pub struct Taken {
+pub struct MemoryUse {
     /// The total while the instances are alive.
     pub whole: u64,
     /// The increase per instance.
@@ -58,7 +58,7 @@ pub struct Taken {
 }
 
 /// Lets this many instances wait in their first step, twice.
-pub async fn taken(guest: &[u8], instances: usize) -> anyhow::Result<[Taken; 2]> {
+pub async fn measure(guest: &[u8], instances: usize) -> anyhow::Result<[MemoryUse; 2]> {
     let spec = Spec {
         name: Name::from("Bench"),
         tenants: Vec::new(),
@@ -74,7 +74,7 @@ pub async fn taken(guest: &[u8], instances: usize) -> anyhow::Result<[Taken; 2]>
     Ok([first, together(&version, instances).await?])
 }
 
-async fn together(version: &Arc<Version>, instances: usize) -> anyhow::Result<Taken> {
+async fn together(version: &Arc<Version>, instances: usize) -> anyhow::Result<MemoryUse> {
     let before = resident("self")?;
     let platform = Arc::new(Waiting { waiting: Semaphore::new(0), go_on: Semaphore::new(0) });
     let run = |number| {
@@ -88,7 +88,7 @@ async fn together(version: &Arc<Version>, instances: usize) -> anyhow::Result<Ta
     for ended in running {
         ended.await?;
     }
-    Ok(Taken { whole, each: whole.saturating_sub(before) / instances as u64 })
+    Ok(MemoryUse { whole, each: whole.saturating_sub(before) / instances as u64 })
 }
 
 /// Returns the memory of a process in bytes; `self` is this one.

@@ -88,7 +88,7 @@ async fn measure(made: modules::Made) -> anyhow::Result<Row> {
         instance: instance(&made.component).await?,
         delivery: delivery(&bytes).await?,
         saved: saved::saved(modules::modhost(), &made.settings, &made.folder)?,
-        memory: memory::taken(&bytes, TOGETHER).await?[0].each,
+        memory: memory::measure(&bytes, TOGETHER).await?[0].each,
     })
 }
 

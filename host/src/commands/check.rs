@@ -234,17 +234,19 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 
 fn bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
     let owned = path.to_owned();
-    files::within(files::READ_TIMEOUT, move || files::read(&owned, compat::MAX_SIZE)).unwrap_or_else(|_| {
-        let error = format!("the file system did not respond within {:?}", files::READ_TIMEOUT);
-        Err(io::Error::new(io::ErrorKind::TimedOut, error).into())
-    })
+    files::blocking_with_timeout(files::READ_TIMEOUT, move || files::read(&owned, compat::MAX_SIZE)).unwrap_or_else(
+        |_| {
+            let error = format!("the file system did not respond within {:?}", files::READ_TIMEOUT);
+            Err(io::Error::new(io::ErrorKind::TimedOut, error).into())
+        },
+    )
 }
 
 /// Returns why a file cannot be read, and what to do about it.
 fn read_problem(error: &ReadError) -> (String, Option<&'static str>) {
     match error {
         ReadError::NotRegular(NotRegular::Folder) => ("it is a folder".to_owned(), Some("name the .wasm file in it")),
-        ReadError::NotRegular(kind) => (format!("it {}", kind.described()), None),
+        ReadError::NotRegular(kind) => (format!("it {}", kind.description()), None),
         ReadError::TooLarge { size, max } => {
             (Incompatibility::TooLarge { size: *size, max_size: *max }.to_string(), None)
         }

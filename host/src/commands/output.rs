@@ -87,7 +87,7 @@ pub(super) fn write_out(text: fmt::Arguments<'_>) {
 pub(super) fn write_err(text: fmt::Arguments<'_>) {
     let text = text.to_string();
     let text = sanitize_for(&text, anstream::AutoStream::choice(&io::stderr()));
-    if !telemetry::say(&text) {
+    if !telemetry::write_raw(&text) {
         let _ = io::stderr().write_all(text.as_bytes());
     }
 }

@@ -15,7 +15,7 @@ use super::event_file::{EventFile, parse_header};
 use super::help::examples;
 use super::{SettingsFile, format_table, output};
 use modhost_config::{Module, Settings, Source, SourceKind};
-use modhost_core::event::interest::{Candidate, Interest, Unwanted};
+use modhost_core::event::event_filter::{Candidate, EventFilter, Mismatch};
 use modhost_core::event::{Event, Name};
 use modhost_core::sanitize::line;
 use modhost_server::resolved_config::reader;
@@ -124,7 +124,7 @@ fn as_table(settings: &Settings) -> String {
 }
 
 /// Formats the conditions on an event other than its name.
-fn conditions(wants: &Interest) -> String {
+fn conditions(wants: &EventFilter) -> String {
     let mut conditions = Vec::new();
     if wants.events.iter().any(|pattern| pattern.matches(Event::MODULE_CHOSEN)) {
         conditions.push("chosen by the user".to_owned());
@@ -174,7 +174,7 @@ fn run_test(args: &TestArgs) -> anyhow::Result<ExitCode> {
     let event = read(args, &settings)?;
     let candidate = Candidate::new(&event);
     let verdicts: Vec<_> =
-        settings.modules.iter().map(|module| (module, module.wants.judge(&module.name, &candidate))).collect();
+        settings.modules.iter().map(|module| (module, module.wants.check(&module.name, &candidate))).collect();
     let is_received = verdicts.iter().any(|(_, verdict)| verdict.is_ok());
     output::print!(
         "{}",
@@ -206,7 +206,7 @@ fn read(args: &TestArgs, settings: &Settings) -> anyhow::Result<Event> {
     }
 }
 
-type Verdict<'s> = (&'s Module, Result<(), Unwanted>);
+type Verdict<'s> = (&'s Module, Result<(), Mismatch>);
 
 fn verdicts_as_text(event: &Event, verdicts: &[Verdict<'_>]) -> String {
     let mut text = format!(
@@ -231,8 +231,8 @@ fn verdicts_as_text(event: &Event, verdicts: &[Verdict<'_>]) -> String {
             }
         };
     }
-    if let Some(flaw) = event.flaw() {
-        _ = writeln!(text, "\nThe payload has an unknown shape, {flaw}: a module receives the event as `other`.");
+    if let Some(error) = event.parse_error() {
+        _ = writeln!(text, "\nThe payload has an unknown shape, {error}: a module receives the event as `other`.");
     }
     if verdicts.iter().all(|(_, verdict)| verdict.is_err()) {
         _ = writeln!(text, "\nNo module receives the event: the host would acknowledge and discard it.");
@@ -247,7 +247,7 @@ fn verdicts_as_json(event: &Event, verdicts: &[Verdict<'_>]) -> anyhow::Result<S
     });
     let verdicts = json!({
         "event": {
-            "id": event.id, "name": event.name, "source": event.source, "tenant": event.tenant, "flaw": event.flaw(),
+            "id": event.id, "name": event.name, "source": event.source, "tenant": event.tenant, "flaw": event.parse_error(),
         },
         "modules": modules.collect::<Vec<Value>>(),
     });
@@ -255,18 +255,18 @@ fn verdicts_as_json(event: &Event, verdicts: &[Verdict<'_>]) -> anyhow::Result<S
 }
 
 /// Explains why a module does not receive an event.
-fn explain(reason: &Unwanted, event: &Event, wants: &Interest) -> String {
+fn explain(reason: &Mismatch, event: &Event, wants: &EventFilter) -> String {
     match reason {
-        Unwanted::Name => format!("`events` are {}", any_of(&wants.events)),
-        Unwanted::ForAnother(module) => format!("the user chose the module \"{module}\""),
-        Unwanted::ForNobody => "the user chose a module, but its name cannot be read".to_owned(),
-        Unwanted::Source => format!("`sources` are {}", any_of(&wants.sources)),
-        Unwanted::Tenant => format!("`tenants` are {}", any_of(&wants.tenants)),
-        Unwanted::Assistant => {
+        Mismatch::Name => format!("`events` are {}", any_of(&wants.events)),
+        Mismatch::OtherModule(module) => format!("the user chose the module \"{module}\""),
+        Mismatch::UnreadableModule => "the user chose a module, but its name cannot be read".to_owned(),
+        Mismatch::Source => format!("`sources` are {}", any_of(&wants.sources)),
+        Mismatch::Tenant => format!("`tenants` are {}", any_of(&wants.tenants)),
+        Mismatch::Assistant => {
             let found = event.assistant_id().map_or("none".into(), |id| format!("\"{id}\""));
             format!("`assistants` are {}; the event's assistant is {found}", any_of(&wants.assistants))
         }
-        Unwanted::Field(path, found) => {
+        Mismatch::Field(path, found) => {
             let wanted = wants.fields.get(path).map(|values| any_of(values)).unwrap_or_default();
             let found = found.as_deref().unwrap_or("missing");
             format!("`match` requires {path} = {wanted}; it is {found}")

@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json, json};
 
 use modhost_config::table::{Table, Value, to_json};
 use modhost_config::{Module, Settings};
-use modhost_core::event::interest::{Candidate, Unwanted};
+use modhost_core::event::event_filter::{Candidate, Mismatch};
 use modhost_core::event::{Event, Header, Name};
 use modhost_server::resolved_config::reader;
 
@@ -103,7 +103,7 @@ impl TestEvent {
         };
         module
             .wants
-            .judge(&module.name, &Candidate::new(&event))
+            .check(&module.name, &Candidate::new(&event))
             .map_err(|reason| not_received(&reason, &event, module))?;
         Ok(event)
     }
@@ -261,18 +261,18 @@ fn read(source: Option<&str>, settings: &Settings, headers: &HeaderMap, body: &B
     }
 }
 
-fn not_received(reason: &Unwanted, event: &Event, module: &Module) -> anyhow::Error {
+fn not_received(reason: &Mismatch, event: &Event, module: &Module) -> anyhow::Error {
     let reason = match reason {
-        Unwanted::Name => {
+        Mismatch::Name => {
             let wanted: Vec<_> = module.wants.events.iter().map(ToString::to_string).collect();
             format!("`events` is {}; the event's name is `{}`", wanted.join(", "), event.name)
         }
-        Unwanted::ForAnother(other) => format!("the user chose {other}"),
-        Unwanted::ForNobody => "the user chose a module, but its name cannot be read".to_owned(),
-        Unwanted::Source => format!("`sources` does not contain its source, {}", event.source),
-        Unwanted::Tenant => format!("`tenants` does not contain its tenant, {}", event.tenant),
-        Unwanted::Assistant => "`assistants` does not contain its assistant".to_owned(),
-        Unwanted::Field(path, found) => {
+        Mismatch::OtherModule(other) => format!("the user chose {other}"),
+        Mismatch::UnreadableModule => "the user chose a module, but its name cannot be read".to_owned(),
+        Mismatch::Source => format!("`sources` does not contain its source, {}", event.source),
+        Mismatch::Tenant => format!("`tenants` does not contain its tenant, {}", event.tenant),
+        Mismatch::Assistant => "`assistants` does not contain its assistant".to_owned(),
+        Mismatch::Field(path, found) => {
             format!("`match` requires another {path} than {}", found.as_deref().unwrap_or("none"))
         }
     };

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use modhost_core::limits::{Limit, SetBy};
+use modhost_core::limits::{Limit, LimitSource};
 use modhost_storage::error::StorageError;
 use modhost_storage::keyvalue::{
     Bucket, BucketTotals, Change, Changed, Entry, KeyInfo, KeyValue, Result, Space, Sqlite,
@@ -24,7 +24,7 @@ pub(super) struct TestStore {
 }
 
 /// The limit for initial content.
-const NO_LIMIT: Limit = Limit { amount: u64::MAX, set_by: SetBy::Module };
+const NO_LIMIT: Limit = Limit { amount: u64::MAX, set_by: LimitSource::Module };
 
 struct OpenStore {
     store: Sqlite,
@@ -91,13 +91,13 @@ impl KeyValue for TestStore {
         self.opened().await?.keys(bucket, after, limit).await
     }
 
-    async fn change(&self, bucket: &Bucket, change: Change, quota: Limit, once: &str) -> Result<Changed> {
-        self.opened().await?.change(bucket, change, quota, once).await
+    async fn change(&self, bucket: &Bucket, change: Change, quota: Limit, idempotency_key: &str) -> Result<Changed> {
+        self.opened().await?.change(bucket, change, quota, idempotency_key).await
     }
 
-    fn answered(&self, once: &str) {
+    fn forget_key(&self, idempotency_key: &str) {
         if let Some(opened) = self.opened.get() {
-            opened.store.answered(once);
+            opened.store.forget_key(idempotency_key);
         }
     }
 

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::far_side::{FarSide, Question, Reply, Seen};
+use super::faulty_platform::{FaultyPlatform, Question, RecordedRequest, Reply};
 
 /// The calls that were made more than once.
 #[derive(Debug, Default)]
-pub struct Doubled {
+pub struct RepeatedCalls {
     /// Reads, which are free.
     pub reads: usize,
     /// Steps that were shown once too often.
@@ -21,7 +21,7 @@ pub struct Doubled {
     pub in_last_life: usize,
 }
 
-impl Doubled {
+impl RepeatedCalls {
     /// The number of all repeated calls except reads.
     pub fn effects(&self) -> usize {
         self.steps + self.messages + self.completions + self.changes
@@ -29,7 +29,7 @@ impl Doubled {
 
     /// Counts the repeated calls, and checks that each was in flight when the host was killed: its delivery had made no
     /// later call with an effect in that life.
-    pub fn among(seen: &[Seen], last_life: u32) -> Self {
+    pub fn among(seen: &[RecordedRequest], last_life: u32) -> Self {
         let mut keys: HashMap<&str, Vec<usize>> = HashMap::new();
         let mut last_effects: HashMap<(&str, u32), usize> = HashMap::new();
         for (place, call) in seen.iter().enumerate() {
@@ -39,7 +39,7 @@ impl Doubled {
                 last_effects.insert((delivery, call.life), place);
             }
         }
-        let mut doubled = Self::default();
+        let mut repeated = Self::default();
         for (key, places) in keys {
             for pair in places.windows(2) {
                 let (first, second) = (&seen[pair[0]], &seen[pair[1]]);
@@ -61,13 +61,13 @@ impl Doubled {
                     "{first:?} was repeated although the delivery had already made {:?}",
                     seen[last]
                 );
-                doubled.count(second, last_life);
+                repeated.count(second, last_life);
             }
         }
-        doubled
+        repeated
     }
 
-    fn count(&mut self, call: &Seen, last_life: u32) {
+    fn count(&mut self, call: &RecordedRequest, last_life: u32) {
         let kind = match (call.method.as_str(), call.path.as_str()) {
             _ if !call.is_effect() => &mut self.reads,
             ("POST", "/message-log") => &mut self.steps,
@@ -95,10 +95,10 @@ pub struct Expected {
 }
 
 /// Checks that a question is answered completely; returns the surplus messages and steps.
-pub async fn answered(far_side: &FarSide, question: &Question, expected: Expected) -> Surplus {
-    let reply = far_side.reply(question).await;
+pub async fn answered(faulty_platform: &FaultyPlatform, question: &Question, expected: Expected) -> Surplus {
+    let reply = faulty_platform.reply(question).await;
     assert!(reply.is_complete() && !reply.text().is_empty(), "{question:?}: {reply:?}");
-    let messages = far_side.messages(&question.chat).await.len() - 2;
+    let messages = faulty_platform.messages(&question.chat).await.len() - 2;
     assert!(messages >= expected.new_messages, "{question:?}: {messages} new messages");
     Surplus { steps: surplus_steps(&reply, expected.steps), messages: messages - expected.new_messages }
 }

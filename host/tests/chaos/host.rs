@@ -12,7 +12,7 @@ use modhost_emulator as local;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::far_side::{FarSide, Question, api_base};
+use super::faulty_platform::{FaultyPlatform, Question, api_base};
 use super::harness::{Signal, component, http, sign, signal, until};
 
 /// The default tenant, and the name of its source.
@@ -110,14 +110,14 @@ platform = {{ kind = "unique", api_base = "env:CHAOS_API_BASE", app_id = "env:CH
     }
 
     /// Writes all files of a host into a folder and starts it.
-    pub async fn start(&self, far_side: &FarSide) -> Host {
-        let host = self.lay_out(far_side);
+    pub async fn start(&self, faulty_platform: &FaultyPlatform) -> Host {
+        let host = self.lay_out(faulty_platform);
         host.start().await;
         host
     }
 
     /// Writes all files of a host into a folder.
-    pub fn lay_out(&self, far_side: &FarSide) -> Host {
+    pub fn lay_out(&self, faulty_platform: &FaultyPlatform) -> Host {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("modules.toml"), self.text()).unwrap();
         for (name, built, _) in &self.modules {
@@ -126,7 +126,7 @@ platform = {{ kind = "unique", api_base = "env:CHAOS_API_BASE", app_id = "env:CH
         Host {
             folder,
             variables: self.variables.clone(),
-            platform: far_side.origin(),
+            platform: faulty_platform.origin(),
             lives: AtomicU32::new(0),
             client: http(),
             log: Arc::default(),
@@ -303,7 +303,7 @@ impl Host {
     }
 
     /// Posts the event of a question, which must be acknowledged.
-    pub async fn take(&self, question: &Question) {
+    pub async fn post_acknowledged(&self, question: &Question) {
         let posted = self.post_to(TENANT, &question.event).await;
         assert!(posted.as_ref().is_some_and(Posted::is_acknowledged), "{posted:?}");
     }

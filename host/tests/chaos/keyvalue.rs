@@ -6,7 +6,7 @@ use http::Method;
 use rusqlite::Connection;
 use serde_json::Value;
 
-use super::far_side::{FarSide, Fault, Question};
+use super::faulty_platform::{Fault, FaultyPlatform, Question};
 use super::harness::until;
 use super::host::{Config, Host, TENANT};
 
@@ -18,15 +18,15 @@ async fn stored(host: &Host, key: &str) -> Value {
 }
 
 /// Starts a host with a module that increments and then waits for a completion, and kills it there.
-async fn kill_after_increment(module: &str) -> (FarSide, Host, Question) {
-    let far_side = FarSide::start(&["Test"]).await;
-    let host = Config::new().module("Test", "test_guest", module).start(&far_side).await;
-    far_side.plan(Method::POST, COMPLETIONS, "", 1, Fault::Hold);
-    let question = far_side.ask("Test", "kv-count-and hits|complete hello", None).await;
-    host.take(&question).await;
-    far_side.asked_for(&Method::POST, COMPLETIONS, 1).await;
+async fn kill_after_increment(module: &str) -> (FaultyPlatform, Host, Question) {
+    let faulty_platform = FaultyPlatform::start(&["Test"]).await;
+    let host = Config::new().module("Test", "test_guest", module).start(&faulty_platform).await;
+    faulty_platform.plan(Method::POST, COMPLETIONS, "", 1, Fault::Hold);
+    let question = faulty_platform.ask("Test", "kv-count-and hits|complete hello", None).await;
+    host.post_acknowledged(&question).await;
+    faulty_platform.asked_for(&Method::POST, COMPLETIONS, 1).await;
     host.kill();
-    (far_side, host, question)
+    (faulty_platform, host, question)
 }
 
 fn database(host: &Host, name: &str) -> Connection {
@@ -41,7 +41,7 @@ fn lose_the_answer(host: &Host) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn recorded_increment_is_replayed() {
-    let (_far_side, host, question) = kill_after_increment("").await;
+    let (_faulty_platform, host, question) = kill_after_increment("").await;
     host.start().await;
     host.in_state(&question, "completed").await;
     assert_eq!(stored(&host, "hits").await, "1");
@@ -49,7 +49,7 @@ async fn recorded_increment_is_replayed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn increment_without_a_recorded_answer_is_not_repeated() {
-    let (_far_side, host, question) = kill_after_increment("").await;
+    let (_faulty_platform, host, question) = kill_after_increment("").await;
     lose_the_answer(&host);
     host.start().await;
     host.in_state(&question, "completed").await;
@@ -61,7 +61,7 @@ async fn increment_without_a_recorded_answer_is_not_repeated() {
 /// Only the store records that the increment was done: without that record, it is repeated.
 #[tokio::test(flavor = "multi_thread")]
 async fn store_deduplicates_increments() {
-    let (_far_side, host, question) = kill_after_increment("").await;
+    let (_faulty_platform, host, question) = kill_after_increment("").await;
     lose_the_answer(&host);
     assert_eq!(database(&host, "keyvalue.sqlite").execute("DELETE FROM done", []).unwrap(), 1);
     host.start().await;
@@ -71,7 +71,7 @@ async fn store_deduplicates_increments() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_resume_it_increments_again() {
-    let (_far_side, host, question) = kill_after_increment("resume = false").await;
+    let (_faulty_platform, host, question) = kill_after_increment("resume = false").await;
     host.start().await;
     host.in_state(&question, "completed").await;
     assert_eq!(stored(&host, "hits").await, "2");
@@ -82,14 +82,14 @@ async fn without_resume_it_increments_again() {
 async fn every_event_increments_once_despite_kills() {
     const KILLS: u32 = 5;
     const EVENTS: u32 = 30;
-    let far_side = FarSide::start(&["Test"]).await;
-    let host = Config::new().module("Test", "test_guest", "retry = { attempts = 1000 }").lay_out(&far_side);
+    let faulty_platform = FaultyPlatform::start(&["Test"]).await;
+    let host = Config::new().module("Test", "test_guest", "retry = { attempts = 1000 }").lay_out(&faulty_platform);
     let mut events = 0;
     for _ in 0..KILLS {
         host.start().await;
         for _ in 0..EVENTS {
-            let question = far_side.ask("Test", "kv-count-and hits|kv-append log .", None).await;
-            host.take(&question).await;
+            let question = faulty_platform.ask("Test", "kv-count-and hits|kv-append log .", None).await;
+            host.post_acknowledged(&question).await;
             events += 1;
         }
         tokio::time::sleep(Duration::from_millis(fastrand::u64(..30))).await;

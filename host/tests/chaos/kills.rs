@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::audit::{Doubled, Expected, Surplus, answered};
-use super::far_side::{FarSide, Question};
+use super::audit::{Expected, RepeatedCalls, Surplus, answered};
+use super::faulty_platform::{FaultyPlatform, Question};
 use super::harness::PATIENCE;
 use super::host::{Config, Host, TENANT};
 
@@ -52,33 +52,33 @@ async fn nothing_is_lost_or_repeated() {
         .server(&format!("concurrency = {CONCURRENCY}"))
         .module("Assistant", "assistant", often)
         .module("Test", "test_guest", often);
-    let far_side = Arc::new(FarSide::start(&["Assistant", "Test"]).await);
-    let host = Arc::new(config.lay_out(&far_side));
+    let faulty_platform = Arc::new(FaultyPlatform::start(&["Assistant", "Test"]).await);
+    let host = Arc::new(config.lay_out(&faulty_platform));
     let mut life = 0;
     while life < rounds {
         let kills = AUDIT_EVERY.min(rounds - life);
-        let posted_events = kill_again_and_again(&far_side, &host, &mut random, kills).await;
+        let posted_events = kill_again_and_again(&faulty_platform, &host, &mut random, kills).await;
         life += kills;
         host.start().await;
         come_to_rest(&host).await;
         // The life after the last kill is one more.
-        compare(&far_side, &host, &posted_events, kills, life + life.div_ceil(AUDIT_EVERY)).await;
+        compare(&faulty_platform, &host, &posted_events, kills, life + life.div_ceil(AUDIT_EVERY)).await;
         host.kill();
-        far_side.forget();
+        faulty_platform.forget();
     }
 }
 
 /// Starts and kills the host this many times while clients post; returns the posted events.
 async fn kill_again_and_again(
-    far_side: &Arc<FarSide>,
+    faulty_platform: &Arc<FaultyPlatform>,
     host: &Arc<Host>,
     random: &mut fastrand::Rng,
     kills: u32,
 ) -> Vec<PostedEvent> {
     let enough = Arc::new(AtomicBool::new(false));
     let clients = (0..CLIENTS).map(|_| {
-        let (far_side, host, enough) = (far_side.clone(), host.clone(), enough.clone());
-        tokio::spawn(client(far_side, host, enough, random.fork()))
+        let (faulty_platform, host, enough) = (faulty_platform.clone(), host.clone(), enough.clone());
+        tokio::spawn(client(faulty_platform, host, enough, random.fork()))
     });
     let clients: Vec<_> = clients.collect();
     for _ in 0..kills {
@@ -101,7 +101,7 @@ async fn kill_again_and_again(
 /// Posts events until `enough` is set. Each one is repeated until it is acknowledged, except for some that are
 /// abandoned.
 async fn client(
-    far_side: Arc<FarSide>,
+    faulty_platform: Arc<FaultyPlatform>,
     host: Arc<Host>,
     enough: Arc<AtomicBool>,
     mut random: fastrand::Rng,
@@ -109,7 +109,7 @@ async fn client(
     let mut posted_events = Vec::new();
     while !enough.load(Ordering::Relaxed) {
         let (module, text, expected) = TALK[random.usize(..TALK.len())];
-        let question = far_side.ask(module, text, None).await;
+        let question = faulty_platform.ask(module, text, None).await;
         let mut acknowledged = post_event(&host, &question).await;
         while !acknowledged && !enough.load(Ordering::Relaxed) && random.u8(..) > 10 {
             tokio::time::sleep(Duration::from_millis(random.u64(5..30))).await;
@@ -149,7 +149,13 @@ async fn come_to_rest(host: &Host) {
 }
 
 /// Compares what was acknowledged with what became of it, and what was done with what the platform has.
-async fn compare(far_side: &FarSide, host: &Host, posted_events: &[PostedEvent], kills: u32, last_life: u32) {
+async fn compare(
+    faulty_platform: &FaultyPlatform,
+    host: &Host,
+    posted_events: &[PostedEvent],
+    kills: u32,
+    last_life: u32,
+) {
     let mut surplus = Surplus::default();
     let mut acknowledged = 0;
     for PostedEvent { question, expected, acknowledged: was_acknowledged } in posted_events {
@@ -158,31 +164,31 @@ async fn compare(far_side: &FarSide, host: &Host, posted_events: &[PostedEvent],
         match deliveries.as_slice() {
             [] => {
                 assert!(!was_acknowledged, "the acknowledged {question:?} is lost");
-                assert_eq!(far_side.messages(&question.chat).await.len(), 2, "{question:?}");
+                assert_eq!(faulty_platform.messages(&question.chat).await.len(), 2, "{question:?}");
                 continue;
             }
             [delivery] => assert_eq!(delivery["state"], "completed", "{delivery}"),
             extra => panic!("one event, several deliveries: {extra:?}"),
         }
-        let extra = answered(far_side, question, *expected).await;
+        let extra = answered(faulty_platform, question, *expected).await;
         surplus.steps += extra.steps;
         surplus.messages += extra.messages;
     }
 
-    let seen = far_side.seen();
-    let doubled = Doubled::among(&seen, last_life);
+    let seen = faulty_platform.seen();
+    let repeated = RepeatedCalls::among(&seen, last_life);
     let again = usize::try_from(host.totals().await["calls_made_again"].as_u64().unwrap()).unwrap();
     println!(
-        "{} events, {acknowledged} acknowledged, {} calls, {kills} kills; {} calls made twice, in flight each: {doubled:?}; \
+        "{} events, {acknowledged} acknowledged, {} calls, {kills} kills; {} calls made twice, in flight each: {repeated:?}; \
          {again} made again by the last life",
         posted_events.len(),
         seen.len(),
-        doubled.effects(),
+        repeated.effects(),
     );
     assert!(acknowledged > 0, "no event was acknowledged, so the test proves nothing");
     let in_flight = usize::try_from(kills).unwrap() * CONCURRENCY;
-    assert!(doubled.effects() <= in_flight, "{doubled:?}");
-    assert_eq!(surplus, Surplus { steps: doubled.steps, messages: doubled.messages }, "{doubled:?}");
+    assert!(repeated.effects() <= in_flight, "{repeated:?}");
+    assert_eq!(surplus, Surplus { steps: repeated.steps, messages: repeated.messages }, "{repeated:?}");
     // It counts what it didn't know the answer of; of that, some had never left it.
-    assert!((doubled.in_last_life..=in_flight).contains(&again), "{again} counted: {doubled:?}");
+    assert!((repeated.in_last_life..=in_flight).contains(&again), "{again} counted: {repeated:?}");
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use http::Method;
 
-use super::far_side::{FarSide, Fault};
+use super::faulty_platform::{Fault, FaultyPlatform};
 use super::harness::until;
 use super::host::{Config, TENANT};
 use super::small_disk::SmallDisk;
@@ -19,15 +19,15 @@ const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 #[tokio::test(flavor = "multi_thread")]
 async fn full_disk_refuses_events_and_loses_none() {
     let Some(disk) = SmallDisk::mount(8) else { return };
-    let far_side = FarSide::start(&["Assistant"]).await;
+    let faulty_platform = FaultyPlatform::start(&["Assistant"]).await;
     let retry = r#"retry = { attempts = 50, first = "100ms", max = "200ms" }"#;
     let data_dir = format!("data_dir = {:?}", disk.path().join("data"));
-    let host = Config::new().module("Assistant", "assistant", retry).server(&data_dir).start(&far_side).await;
+    let host = Config::new().module("Assistant", "assistant", retry).server(&data_dir).start(&faulty_platform).await;
     let ballast = disk.ballast(7 * 1024 * 1024);
 
     let mut acknowledged = Vec::new();
     let refused = loop {
-        let question = far_side.ask("Assistant", "What about travel?", None).await;
+        let question = faulty_platform.ask("Assistant", "What about travel?", None).await;
         let posted = host.post_to(TENANT, &question.event).await.expect("an answer");
         if !posted.is_acknowledged() {
             assert_eq!(posted.status, 503);
@@ -47,7 +47,7 @@ async fn full_disk_refuses_events_and_loses_none() {
     acknowledged.push(refused);
     for question in &acknowledged {
         host.in_state(question, "completed").await;
-        assert!(far_side.reply(question).await.is_complete());
+        assert!(faulty_platform.reply(question).await.is_complete());
     }
 }
 
@@ -59,7 +59,7 @@ async fn clock_jumps_do_not_delay_deliveries() {
         notice(&format!("SKIPPED jumps of the clock: {FAKETIME} is missing (Debian: faketime)"));
         return;
     }
-    let far_side = FarSide::start(&["Assistant"]).await;
+    let faulty_platform = FaultyPlatform::start(&["Assistant"]).await;
     let folder = tempfile::tempdir().unwrap();
     let clock = folder.path().join("clock");
     fs::write(&clock, "+0d").unwrap();
@@ -73,17 +73,23 @@ async fn clock_jumps_do_not_delay_deliveries() {
         .variable("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap())
         .variable("FAKETIME_NO_CACHE", "1")
         .variable("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-        .start(&far_side)
+        .start(&faulty_platform)
         .await;
     for (round, jump) in ["+1d", "-1d", "+400d", "+0d"].into_iter().enumerate() {
         let marker = format!("jump {round}");
-        far_side.plan(Method::POST, COMPLETIONS, &marker, 1, Fault::Answer(429, Some(5), r#"{"error":"slow down"}"#));
-        let question = far_side.ask("Assistant", &format!("What about {marker}?"), None).await;
-        host.take(&question).await;
+        faulty_platform.plan(
+            Method::POST,
+            COMPLETIONS,
+            &marker,
+            1,
+            Fault::Answer(429, Some(5), r#"{"error":"slow down"}"#),
+        );
+        let question = faulty_platform.ask("Assistant", &format!("What about {marker}?"), None).await;
+        host.post_acknowledged(&question).await;
         // The clock jumps while the delivery waits for its retry.
         host.in_state_after(&question, "waiting", 1).await;
         fs::write(&clock, jump).unwrap();
         assert_eq!(host.in_state(&question, "completed").await["attempts"], 2, "{jump}");
-        assert!(far_side.reply(&question).await.is_complete(), "{jump}");
+        assert!(faulty_platform.reply(&question).await.is_complete(), "{jump}");
     }
 }

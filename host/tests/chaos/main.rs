@@ -10,8 +10,8 @@
 //! ```
 
 mod audit;
-mod far_side;
 mod faults;
+mod faulty_platform;
 // This module belongs to the front door tests; this suite uses a part of it.
 #[allow(dead_code, unused_imports)]
 #[path = "../front_door/harness/mod.rs"]

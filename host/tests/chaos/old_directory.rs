@@ -7,7 +7,7 @@ use http::Method;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use super::far_side::{FarSide, Fault};
+use super::faulty_platform::{Fault, FaultyPlatform};
 use super::harness::until;
 use super::host::{Config, Host};
 
@@ -24,23 +24,23 @@ const IN_FLIGHT: &str = "dlv_6a4d50ea69991aecbcb58771";
 const KEY_IN_FLIGHT: &str = "dlv_6a4d50ea69991aecbcb58771-1-da8cfff1b7550739";
 
 /// A host on that directory, not started yet.
-async fn old_host() -> (FarSide, Host) {
-    let far_side = FarSide::start(&[]).await;
+async fn old_host() -> (FaultyPlatform, Host) {
+    let faulty_platform = FaultyPlatform::start(&[]).await;
     // The local platform doesn't have the old messages.
     let message = r#"{"object": "message", "id": "msg", "chatId": "chat", "role": "ASSISTANT", "text": "x"}"#;
-    far_side.plan(Method::PATCH, "/messages/", "", 1000, Fault::Answer(200, None, message));
+    faulty_platform.plan(Method::PATCH, "/messages/", "", 1000, Fault::Answer(200, None, message));
     let step = r#"{"object": "message-log", "id": "step", "messageId": "msg", "status": "COMPLETED", "order": 1}"#;
-    far_side.plan(Method::PATCH, "/message-log/", "", 1000, Fault::Answer(200, None, step));
-    far_side.plan(Method::POST, "/message-log", "", 1000, Fault::Answer(200, None, step));
+    faulty_platform.plan(Method::PATCH, "/message-log/", "", 1000, Fault::Answer(200, None, step));
+    faulty_platform.plan(Method::POST, "/message-log", "", 1000, Fault::Answer(200, None, step));
     let config = Config::new().module("Test", "test_guest", "").module("Slow", "test_guest", "");
-    let host = config.lay_out(&far_side);
+    let host = config.lay_out(&faulty_platform);
     std::fs::write(host.file("modules.toml"), include_str!("data_of_7e3fbfe/modules.toml")).unwrap();
     let directory = host.file(".modhost");
     std::fs::create_dir(&directory).unwrap();
     for (name, sql) in FILES {
         write(&directory.join(name), sql);
     }
-    (far_side, host)
+    (faulty_platform, host)
 }
 
 fn write(file: &Path, sql: &str) {
@@ -94,15 +94,15 @@ async fn completed(host: &Host, delivery: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn resumes_deliveries_of_an_older_version_with_their_keys() {
-    let (far_side, host) = old_host().await;
+    let (faulty_platform, host) = old_host().await;
     host.start().await;
 
     completed(&host, IN_FLIGHT).await;
-    let seen = far_side.seen_of(IN_FLIGHT, &Method::PATCH, "/messages/msg_flight");
+    let seen = faulty_platform.seen_of(IN_FLIGHT, &Method::PATCH, "/messages/msg_flight");
     assert_eq!(seen[0].key.as_deref(), Some(KEY_IN_FLIGHT), "{seen:?}");
-    assert_eq!(far_side.seen_of(IN_FLIGHT, &Method::POST, "/message-log").len(), 0, "the step was shown twice");
+    assert_eq!(faulty_platform.seen_of(IN_FLIGHT, &Method::POST, "/message-log").len(), 0, "the step was shown twice");
     assert!(
-        far_side.seen().iter().any(|it| it.is(&Method::PATCH, "/message-log/step_flight")),
+        faulty_platform.seen().iter().any(|it| it.is(&Method::PATCH, "/message-log/step_flight")),
         "the step was never closed"
     );
 
@@ -127,15 +127,15 @@ async fn resumes_deliveries_of_an_older_version_with_their_keys() {
     assert!(versions.iter().any(|version| version["version"] == "bbdf6b77c535"), "{versions:?}");
 
     assert_eq!(post(&host, "unique", &event("evt_get", "1", "company_a", "Test", "kv-get color")).await, 1);
-    far_side.asked_for(&Method::PATCH, "/messages/msg_evt_get", 1).await;
-    let seen = far_side.seen();
+    faulty_platform.asked_for(&Method::PATCH, "/messages/msg_evt_get", 1).await;
+    let seen = faulty_platform.seen();
     let reply = seen.iter().find(|it| it.is(&Method::PATCH, "/messages/msg_evt_get")).unwrap();
     assert_eq!(reply.text.as_deref(), Some("blue"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deduplicates_events_of_an_older_version_per_tenant() {
-    let (_far_side, host) = old_host().await;
+    let (_faulty_platform, host) = old_host().await;
     host.start().await;
     for life in 1..=2 {
         for id in ["evt_done", "evt_dead", "1001", "evt_wait", "evt_flight"] {
@@ -167,7 +167,7 @@ async fn deduplicates_events_of_an_older_version_per_tenant() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_an_offline_directory_of_an_older_version() {
-    let (_far_side, host) = old_host().await;
+    let (_faulty_platform, host) = old_host().await;
     let read = |args: &[&str]| {
         let ran = host.command(&[&["deliveries"], args, &["--data-dir", ".modhost"]].concat()).output().unwrap();
         assert!(ran.status.success(), "{ran:?}");

@@ -3,7 +3,7 @@
 use futures::stream::{self, StreamExt};
 use http::Method;
 
-use super::far_side::{FarSide, Fault};
+use super::faulty_platform::{Fault, FaultyPlatform};
 use super::harness::until;
 use super::host::{Config, Posted, TENANT};
 
@@ -11,23 +11,23 @@ const MESSAGES: &str = "/messages/";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_the_events_of_a_chat_in_order() {
-    let far_side = FarSide::start(&["Test"]).await;
+    let faulty_platform = FaultyPlatform::start(&["Test"]).await;
     let lines = r#"ordering = "chat"
 retry = { attempts = 2, first = "100ms", max = "100ms" }"#;
-    let host = Config::new().module("Test", "test_guest", lines).start(&far_side).await;
-    let first = far_side.ask("Test", "retry 1", None).await;
+    let host = Config::new().module("Test", "test_guest", lines).start(&faulty_platform).await;
+    let first = faulty_platform.ask("Test", "retry 1", None).await;
     let chat = Some(first.chat.as_str());
-    let second = far_side.ask("Test", "reply Two", chat).await;
-    let third = far_side.ask("Test", "reply Three", chat).await;
-    let elsewhere = far_side.ask("Test", "reply Hello", None).await;
+    let second = faulty_platform.ask("Test", "reply Two", chat).await;
+    let third = faulty_platform.ask("Test", "reply Three", chat).await;
+    let elsewhere = faulty_platform.ask("Test", "reply Hello", None).await;
     for question in [&first, &second, &third, &elsewhere] {
-        host.take(question).await;
+        host.post_acknowledged(question).await;
     }
     host.in_state(&third, "completed").await;
     assert_eq!(host.delivery(&first).await["state"], "dead");
     assert_eq!(host.delivery(&second).await["state"], "completed");
 
-    let seen = far_side.seen();
+    let seen = faulty_platform.seen();
     let places = |reply: &str| {
         let path = format!("{MESSAGES}{reply}");
         let places = seen.iter().enumerate().filter(move |(_, call)| call.is(&Method::PATCH, &path));
@@ -43,16 +43,16 @@ retry = { attempts = 2, first = "100ms", max = "100ms" }"#;
 #[tokio::test(flavor = "multi_thread")]
 async fn backlog_of_one_tenant_does_not_delay_others() {
     const BACKLOG: usize = 2000;
-    let far_side = FarSide::start(&["Test"]).await;
+    let faulty_platform = FaultyPlatform::start(&["Test"]).await;
     let config = Config::new().server("concurrency = 2").tenants(&[("loud", ""), ("quiet", "")]);
-    let host = config.module("Test", "test_guest", "").start(&far_side).await;
-    let loud = far_side.ask("Test", "sleep 30", None).await;
+    let host = config.module("Test", "test_guest", "").start(&faulty_platform).await;
+    let loud = faulty_platform.ask("Test", "sleep 30", None).await;
     let events = (0..BACKLOG).map(|number| loud.again_as(&format!("evt_loud_{number}")));
     let posts = events.map(async |event| host.post_to("loud", &event).await);
     let posted: Vec<Option<Posted>> = stream::iter(posts).buffer_unordered(16).collect().await;
     assert!(posted.iter().all(|posted| posted.as_ref().is_some_and(Posted::is_acknowledged)), "{posted:?}");
 
-    let quiet = far_side.ask("Test", "reply Hello", None).await;
+    let quiet = faulty_platform.ask("Test", "reply Hello", None).await;
     let before = host.totals().await["deliveries"]["completed"].as_u64().unwrap();
     assert!(host.post_to("quiet", &quiet.event).await.unwrap().is_acknowledged());
     host.in_state(&quiet, "completed").await;
@@ -69,10 +69,10 @@ async fn backlog_of_one_tenant_does_not_delay_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_the_event_rate_of_a_tenant() {
-    let far_side = FarSide::start(&["Test"]).await;
+    let faulty_platform = FaultyPlatform::start(&["Test"]).await;
     let config = Config::new().tenants(&[(TENANT, "events_per_second = 1")]);
-    let host = config.module("Test", "test_guest", "").start(&far_side).await;
-    let question = far_side.ask("Test", "reply Hello", None).await;
+    let host = config.module("Test", "test_guest", "").start(&faulty_platform).await;
+    let question = faulty_platform.ask("Test", "reply Hello", None).await;
     let mut number = 0;
     let refused = until("a refusal", async || {
         number += 1;
@@ -86,11 +86,11 @@ async fn limits_the_event_rate_of_a_tenant() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_the_unfinished_deliveries_of_a_tenant() {
-    let far_side = FarSide::start(&["Test"]).await;
+    let faulty_platform = FaultyPlatform::start(&["Test"]).await;
     let config = Config::new().tenants(&[(TENANT, "max_deliveries = 2")]);
-    let host = config.module("Test", "test_guest", "").start(&far_side).await;
-    far_side.plan(Method::PATCH, MESSAGES, "", 2, Fault::Hold);
-    let question = far_side.ask("Test", "reply Hello", None).await;
+    let host = config.module("Test", "test_guest", "").start(&faulty_platform).await;
+    faulty_platform.plan(Method::PATCH, MESSAGES, "", 2, Fault::Hold);
+    let question = faulty_platform.ask("Test", "reply Hello", None).await;
     for id in ["evt_a", "evt_b"] {
         assert!(host.post_to(TENANT, &question.again_as(id)).await.unwrap().is_acknowledged());
     }
@@ -99,7 +99,7 @@ async fn limits_the_unfinished_deliveries_of_a_tenant() {
     assert!(refused.retry_after.is_some());
     assert!(host.deliveries_of("evt_c").await.is_empty());
 
-    far_side.let_go();
+    faulty_platform.release();
     until("capacity for the event", async || {
         host.post_to(TENANT, &question.again_as("evt_c")).await.filter(Posted::is_acknowledged)
     })

@@ -4,7 +4,7 @@ use std::fs;
 
 use http::Method;
 
-use super::far_side::{FarSide, Fault};
+use super::faulty_platform::{Fault, FaultyPlatform};
 use super::harness::until;
 use super::host::{Config, TENANT};
 
@@ -12,30 +12,30 @@ const COMPLETIONS: &str = "/openai/chat/completions";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stopping_finishes_running_deliveries_and_keeps_waiting_ones() {
-    let far_side = FarSide::start(&["Assistant"]).await;
+    let faulty_platform = FaultyPlatform::start(&["Assistant"]).await;
     let one_at_a_time = "limits = { concurrency = 1 }";
-    let host = Config::new().module("Assistant", "assistant", one_at_a_time).start(&far_side).await;
-    far_side.plan(Method::POST, COMPLETIONS, "", 1, Fault::Hold);
-    let runs = far_side.ask("Assistant", "What about expenses?", None).await;
-    host.take(&runs).await;
-    far_side.asked_for(&Method::POST, COMPLETIONS, 1).await;
-    let waits = far_side.ask("Assistant", "What about travel?", None).await;
-    host.take(&waits).await;
+    let host = Config::new().module("Assistant", "assistant", one_at_a_time).start(&faulty_platform).await;
+    faulty_platform.plan(Method::POST, COMPLETIONS, "", 1, Fault::Hold);
+    let runs = faulty_platform.ask("Assistant", "What about expenses?", None).await;
+    host.post_acknowledged(&runs).await;
+    faulty_platform.asked_for(&Method::POST, COMPLETIONS, 1).await;
+    let waits = faulty_platform.ask("Assistant", "What about travel?", None).await;
+    host.post_acknowledged(&waits).await;
 
     host.terminate();
     host.logged(&["stopping"]).await;
-    let late = far_side.ask("Assistant", "What about me?", None).await;
+    let late = faulty_platform.ask("Assistant", "What about me?", None).await;
     let refused = until("the host to refuse events", async || {
         host.post_to(TENANT, &late.event).await.filter(|posted| !posted.is_acknowledged())
     })
     .await;
     assert_eq!(refused.status, 503);
     assert!(refused.retry_after.is_some());
-    far_side.let_go();
+    faulty_platform.release();
     let status = host.ended().await;
     assert_eq!(status.code(), Some(0));
-    assert!(far_side.reply(&runs).await.is_complete());
-    assert!(!far_side.reply(&waits).await.is_complete());
+    assert!(faulty_platform.reply(&runs).await.is_complete());
+    assert!(!faulty_platform.reply(&waits).await.is_complete());
 
     let data_dir = host.file(".modhost");
     let at_rest = host.command(&["deliveries", "--data-dir", data_dir.to_str().unwrap(), "--json"]).output().unwrap();
@@ -53,8 +53,8 @@ async fn stopping_finishes_running_deliveries_and_keeps_waiting_ones() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refuses_a_second_host_on_the_same_data_directory() {
-    let far_side = FarSide::start(&[]).await;
-    let host = Config::new().start(&far_side).await;
+    let faulty_platform = FaultyPlatform::start(&[]).await;
+    let host = Config::new().start(&faulty_platform).await;
     let second = host.command(&["serve", "--port", "0", "--admin-port", "0"]).output().unwrap();
     assert_eq!(second.status.code(), Some(1));
     let stderr = String::from_utf8(second.stderr).unwrap();
@@ -67,10 +67,10 @@ async fn refuses_a_second_host_on_the_same_data_directory() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_journal_is_refused_and_unchanged() {
-    let far_side = FarSide::start(&["Test"]).await;
-    let host = Config::new().module("Test", "test_guest", "").start(&far_side).await;
-    let question = far_side.ask("Test", "reply Hello", None).await;
-    host.take(&question).await;
+    let faulty_platform = FaultyPlatform::start(&["Test"]).await;
+    let host = Config::new().module("Test", "test_guest", "").start(&faulty_platform).await;
+    let question = faulty_platform.ask("Test", "reply Hello", None).await;
+    host.post_acknowledged(&question).await;
     host.in_state(&question, "completed").await;
     host.terminate();
     host.ended().await;
@@ -98,17 +98,17 @@ async fn damaged_journal_is_refused_and_unchanged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn journal_without_its_wal_is_refused_until_restored_or_abandoned() {
-    let far_side = FarSide::start(&["Test"]).await;
-    let host = Config::new().module("Test", "test_guest", "").start(&far_side).await;
-    let first = far_side.ask("Test", "kv-set color red", None).await;
-    host.take(&first).await;
+    let faulty_platform = FaultyPlatform::start(&["Test"]).await;
+    let host = Config::new().module("Test", "test_guest", "").start(&faulty_platform).await;
+    let first = faulty_platform.ask("Test", "kv-set color red", None).await;
+    host.post_acknowledged(&first).await;
     host.in_state(&first, "completed").await;
     host.terminate();
     host.ended().await;
     // All changes from here on are only in the write-ahead log.
     host.start().await;
-    let second = far_side.ask("Test", "kv-set color blue", None).await;
-    host.take(&second).await;
+    let second = faulty_platform.ask("Test", "kv-set color blue", None).await;
+    host.post_acknowledged(&second).await;
     host.in_state(&second, "completed").await;
     host.kill();
 
@@ -128,8 +128,8 @@ async fn journal_without_its_wal_is_refused_until_restored_or_abandoned() {
     host.start().await;
     assert_eq!(host.delivery(&second).await["state"], "completed", "the log was restored");
     // The refused starts checkpointed this log into its database, so that it needs new changes.
-    let third = far_side.ask("Test", "kv-set color green", None).await;
-    host.take(&third).await;
+    let third = faulty_platform.ask("Test", "kv-set color green", None).await;
+    host.post_acknowledged(&third).await;
     host.in_state(&third, "completed").await;
     host.kill();
 

@@ -4,7 +4,8 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 
 use super::harness::{
-    Model, Place, Settings, call, chat, chat_on, http, read_chat, read_message, say, signed_post, wait_for_answer,
+    Model, PendingReply, Settings, call, chat, chat_on, http, read_chat, read_message, say, signed_post,
+    wait_for_answer,
 };
 
 const QUESTION: &str = "How much may a hotel room cost in London?";
@@ -127,7 +128,7 @@ async fn demo_app_echoes_in_a_separate_message() {
 #[tokio::test]
 async fn demo_app_uses_the_greeting_of_its_assistant() {
     let host = Settings::samples().start().await;
-    let place = Place::new(&host, "DemoApp").await;
+    let place = PendingReply::new(&host, "DemoApp").await;
     let mut event = place.chosen("evt_greeting", "DemoApp", "Hi");
     event["payload"]["configuration"] = json!({ "greeting": "Servus" });
     assert_eq!(signed_post(&host.webhook, event.to_string()).await.status(), 200);

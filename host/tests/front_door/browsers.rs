@@ -9,7 +9,9 @@ use std::net::SocketAddr;
 use reqwest::{Client, Method, StatusCode, Version};
 use serde_json::{Value, json};
 
-use super::harness::{ADMIN_TOKEN, Host, Ran, Settings, Wire, http, modhost, signed_post, until, user_message};
+use super::harness::{
+    ADMIN_TOKEN, CommandOutput, Host, Settings, Wire, http, modhost, signed_post, until, user_message,
+};
 
 /// The requests that must be refused to every page, on the admin listener.
 const ADMIN: [(Method, &str); 8] = [
@@ -59,8 +61,8 @@ fn surfaces(host: &Host) -> [(&str, &'static [(Method, &'static str)]); 2] {
 /// Sends a raw request and returns everything received until the connection closes.
 async fn raw(to: SocketAddr, request: &str) -> String {
     let mut wire = Wire::from([127, 0, 0, 1].into(), to).await;
-    wire.say(request).await;
-    wire.ended().await
+    wire.send(request).await;
+    wire.closed().await
 }
 
 #[tokio::test]
@@ -326,7 +328,7 @@ async fn refuses_to_start_with_a_short_token() {
             ("TEST_ENDPOINT_SECRET", "usig"),
         ];
         for (command, args) in [("serve", &["--port", "0", "--admin-port", "0"][..]), ("check", &[])] {
-            let Ran { code, stdout, stderr } = modhost(folder.path(), command, args, &variables).await;
+            let CommandOutput { code, stdout, stderr } = modhost(folder.path(), command, args, &variables).await;
             let output = format!("{stdout}{stderr}");
             assert_eq!(code, 1, "{output}");
             assert!(output.contains("modules.toml:4:15"), "{output}");

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::harness::{
-    Host, Model, Place, Settings, call, chat, chat_on, read_chat, read_message, say, signed_post, until,
+    Host, Model, PendingReply, Settings, call, chat, chat_on, read_chat, read_message, say, signed_post, until,
     wait_for_answer,
 };
 
@@ -232,7 +232,7 @@ async fn assistant_settings_override_module_settings() {
 
 /// Returns the module's answer to an event with this assistant configuration.
 async fn answer_to(host: &Host, command: &str, configuration: &Value) -> String {
-    let place = Place::new(host, "Test").await;
+    let place = PendingReply::new(host, "Test").await;
     let mut event = place.chosen(&format!("evt_{}", place.reply_id), "Test", command);
     event["payload"]["configuration"] = configuration.clone();
     assert_eq!(signed_post(&host.webhook, event.to_string()).await.status(), 200);
@@ -290,7 +290,7 @@ async fn reply_is_unsupported_for_an_event_without_a_reply() {
 #[tokio::test]
 async fn passes_the_event_to_the_module() {
     let host = Settings::test_guest("").start().await;
-    let place = Place::new(&host, "Test").await;
+    let place = PendingReply::new(&host, "Test").await;
     let event = place.chosen("evt_plain", "Test", "event");
     let plain = sent(&host, &place, &event).await;
     assert_eq!(
@@ -324,7 +324,7 @@ async fn passes_the_event_to_the_module() {
 #[tokio::test]
 async fn accepts_every_spelling_and_passes_unknown_fields() {
     let host = Settings::test_guest("").start().await;
-    let place = Place::new(&host, "Test").await;
+    let place = PendingReply::new(&host, "Test").await;
     let mut event = place.chosen("evt_other_spelling", "Test", "event");
     event["createdAt"] = json!(1_700_000_001);
     event["userId"] = json!("user_local");
@@ -350,7 +350,7 @@ async fn accepts_every_spelling_and_passes_unknown_fields() {
 }
 
 /// Sends an event whose text makes the module reply with the event it received, and returns that reply.
-async fn sent(host: &Host, place: &Place, event: &Value) -> Value {
+async fn sent(host: &Host, place: &PendingReply, event: &Value) -> Value {
     assert_eq!(signed_post(&host.webhook, event.to_string()).await.status(), 200);
     place.answer(host).await.json()
 }
@@ -372,7 +372,7 @@ async fn passes_unknown_events_unchanged() {
 #[tokio::test]
 async fn calls_the_platform_for_the_company_of_the_event() {
     let host = Settings::test_guest("").start().await;
-    let place = Place::new(&host, "Test").await;
+    let place = PendingReply::new(&host, "Test").await;
     let mut event = place.chosen("evt_foreign", "Test", "create from elsewhere");
     event["companyId"] = json!("company_elsewhere");
     assert_eq!(signed_post(&host.webhook, event.to_string()).await.status(), 200);

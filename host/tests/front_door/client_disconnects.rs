@@ -14,7 +14,7 @@ const ROUNDS: usize = 40;
 /// Sends a complete request and disconnects a moment later.
 async fn hang_up_on(address: SocketAddr, request: String) {
     let mut wire = Wire::from(Ipv4Addr::LOCALHOST, address).await;
-    wire.say(request).await;
+    wire.send(request).await;
     tokio::time::sleep(Duration::from_micros(fastrand::u64(0..4_000))).await;
 }
 

@@ -9,17 +9,17 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::harness::{
-    Gate, Host, Ran, Settings, chat, chosen_in, component, http, modhost, read_chat, say, signed_post, signed_with,
-    until, wait_for_answer,
+    CommandOutput, Gate, Host, Settings, chat, chosen_in, component, http, modhost, read_chat, say, signed_post,
+    signed_with, until, wait_for_answer,
 };
 
 /// Runs a command in an empty folder.
-async fn run(command: &str, args: &[&str]) -> Ran {
+async fn run(command: &str, args: &[&str]) -> CommandOutput {
     modhost(tempfile::tempdir().unwrap().path(), command, args, &[]).await
 }
 
 /// Checks that a command failed with exit code 1 and that its error contains these words.
-fn failed(ran: &Ran, words: &[&str]) {
+fn failed(ran: &CommandOutput, words: &[&str]) {
     assert_eq!((ran.code, ran.stdout.as_str()), (1, ""), "{ran:?}");
     assert!(ran.stderr.starts_with("error: "), "{ran:?}");
     for word in words {
@@ -201,7 +201,7 @@ async fn check_reports_compatibility() {
 }
 
 /// Runs `modhost send` against the local platform of a host.
-async fn send(host: &Host, args: &[&str]) -> Ran {
+async fn send(host: &Host, args: &[&str]) -> CommandOutput {
     modhost(host.folder(), "send", &[&["--platform", &host.platform], args].concat(), &[]).await
 }
 

@@ -7,7 +7,7 @@ use modhost_contract::compat;
 
 use super::harness::components::{compiles_for_long, large, outsized};
 use super::harness::{
-    Does, Host, Settings, Signal, chat, component, module_state, modules, modules_json, signal, small, small_that,
+    Behavior, Host, Settings, Signal, chat, component, module_state, modules, modules_json, signal, small, small_with,
     until, variant,
 };
 
@@ -214,7 +214,7 @@ async fn admin_operations_cancel_a_running_compile() {
 #[tokio::test]
 async fn trials_end_during_a_compile() {
     let swap = "swap = { canary = \"50%\", for = \"1h\" }";
-    let (one, bad) = (small("one"), small_that("bad", Does::Fails, 0));
+    let (one, bad) = (small("one"), small_with("bad", Behavior::Fails, 0));
     let version = |bytes: &[u8]| modhost_storage::versions::ContentHash::of(bytes).to_string();
     let (host, process) = compiling_for_long(swap, &[one.clone(), bad.clone()]).await;
     let mut sent = 0;

@@ -3,19 +3,19 @@
 use serde_json::{Value, json};
 
 use super::harness::{
-    ADMIN_TOKEN, Gate, Host, Ran, Settings, chat, component, http, modhost, say, signed_post, until, user_message,
-    wait_for_answer,
+    ADMIN_TOKEN, CommandOutput, Gate, Host, Settings, chat, component, http, modhost, say, signed_post, until,
+    user_message, wait_for_answer,
 };
 
 /// Runs `modhost deliveries` against a running host.
-async fn deliveries(host: &Host, args: &[&str]) -> Ran {
+async fn deliveries(host: &Host, args: &[&str]) -> CommandOutput {
     let mut all = vec!["--admin", host.admin.as_str()];
     all.extend(args);
     modhost(host.folder(), "deliveries", &all, &[]).await
 }
 
 /// Parses the output of a list: one JSON object per line.
-fn parse_lines(ran: &Ran) -> Vec<Value> {
+fn parse_lines(ran: &CommandOutput) -> Vec<Value> {
     assert_eq!(ran.code, 0, "{ran:?}");
     ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

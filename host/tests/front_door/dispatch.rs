@@ -8,9 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use modhost_core::backoff::{Backoff, RetryPolicy};
 use modhost_core::clock::SystemClock;
-use modhost_core::event::interest::{Interest, NamePattern};
+use modhost_core::event::event_filter::{EventFilter, NamePattern};
 use modhost_core::event::{DeliveryId, Event, Header, Name};
-use modhost_core::limits::{Amounts, Limits};
+use modhost_core::limits::{LimitAmounts, Limits};
 use modhost_core::metrics;
 use modhost_platform::{
     CallError, Caller, DryRunPlatform, Message, MessageChange, Platform, Result as PlatformResult, Role,
@@ -278,7 +278,7 @@ impl Dispatch {
         let routes = modules.iter().map(|module| RouteSpec {
             module: Name::from(*module),
             is_removed: false,
-            wants: Interest {
+            wants: EventFilter {
                 events: vec![NamePattern::Exact(Event::MODULE_CHOSEN.into())],
                 sources: Vec::new(),
                 tenants: Vec::new(),
@@ -304,7 +304,7 @@ impl Dispatch {
             max_deliveries: 1000,
             events_per_second: None,
             total_memory: None,
-            ceilings: Amounts::default(),
+            ceilings: LimitAmounts::default(),
         };
         let (specs, routes) = (specs.collect(), routes.collect());
         self.registry.set(specs, || self.dispatcher.set_routes(vec![tenant], routes, "sorry".into()));
@@ -318,7 +318,7 @@ impl Dispatch {
         })
         .await;
         let (id, module) = (DeliveryId::new(event, &module.into()), Name::from(module));
-        let new = NewDelivery { id: id.clone(), module, one_at_a_time: None };
+        let new = NewDelivery { id: id.clone(), module, ordered_chat: None };
         self.journal.inner.record(Arc::new(event.clone()), vec![new]).await.unwrap();
         id
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use modhost_emulator::{COMPANY_ID, LocalPlatform, LocalSettings};
 use serde_json::{Value, json};
 
-use super::harness::{Gate, Host, Line, Settings, Stream, chat, component, http, say, until, user_message};
+use super::harness::{Gate, Host, Settings, Stream, StreamConnection, chat, component, http, say, until, user_message};
 
 /// The host's API key for the platform.
 const KEY: &str = "ukey_sesame";
@@ -56,7 +56,7 @@ async fn serve(settings: &str) -> Host {
 }
 
 /// Starts a host with these lines in the settings of its source, and accepts its connection.
-async fn connected(lines: &str) -> (Host, Stream, Line) {
+async fn connected(lines: &str) -> (Host, Stream, StreamConnection) {
     let stream = Stream::start().await;
     let host = serve(&settings(&stream, lines, &[CREATED])).await;
     let line = stream.opened().await;
@@ -109,7 +109,7 @@ async fn sends_the_request_of_the_platforms_toolkit() {
     let stream = Stream::start().await;
     let events = [CREATED, "unique.ingestion.content.finished", "document.processed"];
     let _host = serve(&settings(&stream, "", &events)).await;
-    let request = stream.asked().await.request.to_lowercase();
+    let request = stream.accept().await.request.to_lowercase();
     let path = "get /stream?subscriptions=unique.chat.user-message.created,unique.ingestion.content.finished http/1.1";
     assert_eq!(request.lines().next(), Some(path));
     let company = format!("x-company-id: {COMPANY_ID}");
@@ -160,7 +160,7 @@ async fn reads_a_stream_with_another_content_type() {
     .into_iter()
     .enumerate()
     {
-        let mut line = stream.asked().await;
+        let mut line = stream.accept().await;
         line.begin_as(headers).await;
         line.send(begins).await;
         let event = format!("data: {}\n\n", user_message(&format!("evt_{round}"), &format!("round {round}")));
@@ -169,7 +169,7 @@ async fn reads_a_stream_with_another_content_type() {
         line.end().await;
     }
     // JSON is not accepted.
-    let mut line = stream.asked().await;
+    let mut line = stream.accept().await;
     line.begin_as("content-type: application/json\r\n").await;
     line.send("{\"error\": \"not here\"}").await;
     host.logged(&[
@@ -283,16 +283,16 @@ async fn explains_a_refusal_and_reconnects_after_a_reload() {
         ("204 No Content", "", "is not an event stream"),
     ];
     for (tries, (status, headers, words)) in refusals.into_iter().enumerate() {
-        stream.asked().await.refuse(status, headers).await;
+        stream.accept().await.refuse(status, headers).await;
         host.logged(&["ERROR", "cannot connect to the event socket", "retry_in=5m", words]).await;
         assert!(super::event_socket::status(&host).await["problem"].as_str().unwrap().contains(words));
         let changed = format!("reconnect_after = '{}m'", 5 + tries);
         host.save("modules.toml", settings(&stream, &changed, &[CREATED]));
     }
     // Temporary failures are retried.
-    stream.asked().await.refuse("503 Service Unavailable", "").await;
+    stream.accept().await.refuse("503 Service Unavailable", "").await;
     host.logged(&["WARN", "cannot connect to the event socket", "503 Service Unavailable"]).await;
-    stream.asked().await.refuse("429 Too Many Requests", "retry-after: 1\r\n").await;
+    stream.accept().await.refuse("429 Too Many Requests", "retry-after: 1\r\n").await;
     host.logged(&["WARN", "retry_in=1s", "429 Too Many Requests"]).await;
     let mut line = stream.opened().await;
     line.event(&user_message("evt_1", "at last")).await;
@@ -306,7 +306,7 @@ async fn explains_a_refusal_and_reconnects_after_a_reload() {
 async fn times_out_when_the_platform_does_not_answer() {
     let stream = Stream::start().await;
     let host = serve(&settings(&stream, "silence = '1s'", &[CREATED])).await;
-    let _unanswered = stream.asked().await;
+    let _unanswered = stream.accept().await;
     host.logged(&["WARN", "no answer within 1s"]).await;
     let _line = stream.opened().await;
     host.logged(&["connected to the event socket"]).await;
@@ -360,7 +360,7 @@ async fn backpressure_stops_reading() {
 async fn changes_subscriptions_without_losing_events() {
     let (host, stream, mut old) = connected("").await;
     host.save("modules.toml", settings(&stream, "", &[CREATED, "unique.ingestion.content.finished"]));
-    let unanswered = stream.asked().await;
+    let unanswered = stream.accept().await;
     let wanted = "subscriptions=unique.chat.user-message.created,unique.ingestion.content.finished ";
     assert!(unanswered.request.contains(wanted), "{}", unanswered.request);
     // The old connection is read until the new one is open.

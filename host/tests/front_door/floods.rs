@@ -37,9 +37,9 @@ async fn closes_the_connection_that_waited_longest() {
         wires.push(Wire::to(&host).await);
     }
     assert_eq!(signed_post(&host.webhook, body()).await.status(), StatusCode::OK);
-    assert_eq!(wires.remove(0).ended().await, "", "the first connection should have been closed");
+    assert_eq!(wires.remove(0).closed().await, "", "the first connection should have been closed");
     for mut other in wires {
-        other.say(request(&body())).await;
+        other.send(request(&body())).await;
         assert!(other.answer().await.starts_with("HTTP/1.1 200 "));
     }
     host.logged(&["WARN", "`max_connections` in [server.limits] is reached"]).await;
@@ -52,18 +52,18 @@ async fn closes_connections_of_the_address_with_the_most() {
     let (body, mut swarm) = (body(), Vec::new());
     let whole = request(&body);
     let mut slow = Wire::from(GOOD, host.socket()).await;
-    slow.say(&whole[..20]).await;
+    slow.send(&whole[..20]).await;
     let half = [String::new(), "POST /webhook".into(), head(&body, "content-length: 5000\r\n") + "{"];
     for said in half.iter().cycle().take(100) {
         let mut wire = Wire::from(BAD, host.socket()).await;
-        wire.say(said).await;
+        wire.send(said).await;
         swarm.push(wire);
     }
     for _ in 0..20 {
         assert_eq!(signed_post(&host.webhook, body.clone()).await.status(), StatusCode::OK);
     }
     // This connection has waited longest, but it is the only one of its address.
-    slow.say(&whole[20..]).await;
+    slow.send(&whole[20..]).await;
     assert!(slow.answer().await.starts_with("HTTP/1.1 200 "));
 }
 
@@ -73,13 +73,13 @@ async fn limits_connections_per_address() {
     let host = Settings::new().server(limits).start().await;
     let first = Wire::from(BAD, host.socket()).await;
     let second = Wire::from(BAD, host.socket()).await;
-    assert_eq!(Wire::from(BAD, host.socket()).await.ended().await, "");
+    assert_eq!(Wire::from(BAD, host.socket()).await.closed().await, "");
     host.logged(&["WARN", "connection refused", "max_connections_per_address", "client=127.0.0.2"]).await;
     assert_eq!(signed_post(&host.webhook, body()).await.status(), StatusCode::OK, "the limit is per address");
     drop((first, second));
     until("a free connection of the address", async || {
         let mut wire = Wire::from(BAD, host.socket()).await;
-        wire.say(request(&body())).await;
+        wire.send(request(&body())).await;
         wire.answer().await.starts_with("HTTP/1.1 200 ").then_some(())
     })
     .await;
@@ -97,8 +97,8 @@ async fn refuses_an_address_after_too_many_bad_signatures() {
     assert!((1..=60).contains(&wait), "{wait}");
     // The host doesn't wait for the body and closes the connection.
     let mut wire = Wire::from(BAD, host.socket()).await;
-    wire.say(head(b"", "content-length: 1000\r\n")).await;
-    let answer = wire.ended().await.to_lowercase();
+    wire.send(head(b"", "content-length: 1000\r\n")).await;
+    let answer = wire.closed().await.to_lowercase();
     assert!(answer.starts_with("http/1.1 429 ") && answer.contains("connection: close\r\n"), "{answer:?}");
 
     for _ in 0..50 {

@@ -37,18 +37,18 @@ async fn closes_connections_with_incomplete_headers() {
     let mut silent = Vec::new();
     for received in [b"".as_slice(), b"P", b"POST /webhook HT", b"PRI * HTTP/2.0", preface, &half[..half.len() - 2]] {
         let mut wire = Wire::to(&host).await;
-        wire.say(received).await;
+        wire.send(received).await;
         silent.push(wire);
     }
     assert_accepts_events(&host).await;
-    let received = join_all(silent.into_iter().map(Wire::ended)).await;
+    let received = join_all(silent.into_iter().map(Wire::closed)).await;
     assert!(
         received.iter().all(|received| !received.contains("HTTP/1.1 ")),
         "a 4xx would expire the endpoint: {received:?}"
     );
     host.logged(&["connection closed by the host", "header_timeout", "client=127.0.0.1"]).await;
     // A byte now and then doesn't extend the time.
-    assert_eq!(Wire::to(&host).await.dribble([&half, vec![b'x'; 3000].as_slice()].concat()).await, "");
+    assert_eq!(Wire::to(&host).await.send_slowly([&half, vec![b'x'; 3000].as_slice()].concat()).await, "");
     assert_accepts_events(&host).await;
 }
 
@@ -57,14 +57,14 @@ async fn header_timeout_applies_to_every_request() {
     let limits = r#"limits = { header_timeout = "300ms", idle_timeout = "1h" }"#;
     let host = Settings::new().server(limits).start().await;
     let mut wire = Wire::to(&host).await;
-    wire.say(request(&body())).await;
+    wire.send(request(&body())).await;
     assert!(wire.answer().await.starts_with("HTTP/1.1 200 "));
     // A connection may be idle for longer than `header_timeout`.
     tokio::time::sleep(Duration::from_millis(600)).await;
-    wire.say(request(&body())).await;
+    wire.send(request(&body())).await;
     assert!(wire.answer().await.starts_with("HTTP/1.1 200 "));
-    wire.say("POST /webhook HTTP/1.1\r\nhost:").await;
-    assert_eq!(wire.ended().await, "");
+    wire.send("POST /webhook HTTP/1.1\r\nhost:").await;
+    assert_eq!(wire.closed().await, "");
 }
 
 #[tokio::test]
@@ -81,15 +81,15 @@ async fn limits_the_time_for_a_body() {
     ];
     for (lines, sent) in started {
         let mut wire = Wire::to(&host).await;
-        wire.say(head(&body, lines) + &sent).await;
-        assert_retryable(&wire.ended().await);
+        wire.send(head(&body, lines) + &sent).await;
+        assert_retryable(&wire.closed().await);
     }
     assert_accepts_events(&host).await;
     // Sending byte by byte doesn't extend the time.
     for (lines, sent) in [(sized, "x".repeat(5000)), (chunked, "1\r\nx\r\n".repeat(1000))] {
         let mut wire = Wire::to(&host).await;
-        wire.say(head(&body, lines)).await;
-        assert_retryable(&wire.dribble(sent).await);
+        wire.send(head(&body, lines)).await;
+        assert_retryable(&wire.send_slowly(sent).await);
     }
     host.logged(&["WARN", "the body took longer than 300ms", "body_timeout", "source=unique", "client=127.0.0.1"])
         .await;
@@ -126,12 +126,12 @@ async fn accepts_a_slow_body_within_the_time_limit() {
     let host = Settings::new().start().await;
     let mut wire = Wire::to(&host).await;
     for byte in request(&body()) {
-        wire.say([byte]).await;
+        wire.send([byte]).await;
     }
     assert!(wire.answer().await.starts_with("HTTP/1.1 200 "));
     // The same in chunks of one byte.
     let chunks: String = String::from_utf8(body()).unwrap().chars().map(|c| format!("1\r\n{c}\r\n")).collect();
-    wire.say(head(&body(), "transfer-encoding: chunked\r\n") + &chunks + "0\r\n\r\n").await;
+    wire.send(head(&body(), "transfer-encoding: chunked\r\n") + &chunks + "0\r\n\r\n").await;
     assert!(wire.answer().await.starts_with("HTTP/1.1 200 "));
 }
 
@@ -139,16 +139,16 @@ async fn accepts_a_slow_body_within_the_time_limit() {
 async fn closes_idle_connections() {
     let host = Settings::new().server(SHORT).start().await;
     let mut wire = Wire::to(&host).await;
-    wire.say(request(&body())).await;
+    wire.send(request(&body())).await;
     assert!(wire.answer().await.starts_with("HTTP/1.1 200 "));
-    assert_eq!(wire.ended().await, "");
+    assert_eq!(wire.closed().await, "");
     // The admin listener has the same limits.
     let admin = host.admin.strip_prefix("http://").unwrap().parse().unwrap();
     let mut wire = Wire::from([127, 0, 0, 1].into(), admin).await;
-    wire.say("GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    wire.send("GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
     assert!(wire.answer().await.starts_with("HTTP/1.1 200 "));
-    wire.ended().await;
-    assert_eq!(Wire::from([127, 0, 0, 1].into(), admin).await.ended().await, "");
+    wire.closed().await;
+    assert_eq!(Wire::from([127, 0, 0, 1].into(), admin).await.closed().await, "");
 }
 
 #[tokio::test]
@@ -160,7 +160,7 @@ async fn limits_the_size_of_headers() {
     let many = |count: usize| length.clone() + &(0..count).map(|n| format!("x-{n}: y\r\n")).collect::<String>();
     for (lines, status) in [(large(60 << 10), "200"), (large(70 << 10), "431"), (many(90), "200"), (many(110), "431")] {
         let mut wire = Wire::to(&host).await;
-        wire.say([head(&body, &lines).as_bytes(), &body].concat()).await;
+        wire.send([head(&body, &lines).as_bytes(), &body].concat()).await;
         let answer = wire.answer().await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer:?}");
     }
@@ -184,8 +184,8 @@ async fn header_limits_are_configurable() {
     let large = format!("x-large: {}\r\n", "x".repeat(9 << 10));
     for lines in [many, large] {
         let mut wire = Wire::to(&host).await;
-        wire.say(head(b"", &lines)).await;
-        assert!(wire.ended().await.starts_with("HTTP/1.1 431 "));
+        wire.send(head(b"", &lines)).await;
+        assert!(wire.closed().await.starts_with("HTTP/1.1 431 "));
     }
     assert_accepts_events(&host).await;
 }
@@ -227,16 +227,16 @@ async fn malformed_requests_disturb_no_other_client() {
     ];
     for (what, bytes) in nonsense {
         let mut wire = Wire::to(&host).await;
-        wire.say(bytes).await;
-        wire.hang_up().await;
-        let answer = wire.ended().await;
+        wire.send(bytes).await;
+        wire.shutdown_write().await;
+        let answer = wire.closed().await;
         assert!(!answer.contains("HTTP/1.1 2"), "{what} was accepted: {answer:?}");
         assert_accepts_events(&host).await;
     }
     // HTTP/1.1 requires a Host header. The public listener accepts requests without one: events are signed, and no
     // route depends on the host name.
     let mut wire = Wire::to(&host).await;
-    wire.say(String::from_utf8(request(&body())).unwrap().replace("host: localhost\r\n", "")).await;
+    wire.send(String::from_utf8(request(&body())).unwrap().replace("host: localhost\r\n", "")).await;
     assert!(wire.answer().await.starts_with("HTTP/1.1 200 "));
     assert!(!host.log().contains("panic"), "{}", host.log());
 }
@@ -265,10 +265,10 @@ async fn limits_the_total_size_of_buffered_bodies() {
     let sized = "content-length: 200000\r\n";
     // Each body by itself is far below `max_body`.
     let mut first = Wire::to(&host).await;
-    first.say(head(&body(), sized) + &part).await;
+    first.send(head(&body(), sized) + &part).await;
     let mut second = Wire::to(&host).await;
-    second.say(head(&body(), sized) + &part).await;
-    let answer = second.ended().await.to_lowercase();
+    second.send(head(&body(), sized) + &part).await;
+    let answer = second.closed().await.to_lowercase();
     assert!(answer.starts_with("http/1.1 503 ") && answer.contains("retry-after: 10\r\n"), "{answer:?}");
     assert!(answer.contains("this host is receiving too much data at once"), "{answer:?}");
     host.logged(&["WARN", "`max_bodies` in [server.limits]"]).await;
@@ -307,7 +307,7 @@ async fn stopping_does_not_wait_for_slow_clients() {
     let mut wires = Vec::new();
     for received in [String::new(), "POST".into(), head(b"", "content-length: 5\r\n")] {
         let mut wire = Wire::to(&host).await;
-        wire.say(received).await;
+        wire.send(received).await;
         wires.push(wire);
     }
     assert_accepts_events(&host).await;
@@ -319,7 +319,7 @@ async fn reloads_limits() {
     let host = Settings::new().start().await;
     host.save_settings(&Settings::new().server(r#"limits = { header_timeout = "200ms" }"#));
     host.logged(&["settings reloaded"]).await;
-    assert_eq!(Wire::to(&host).await.ended().await, "");
+    assert_eq!(Wire::to(&host).await.closed().await, "");
     assert_accepts_events(&host).await;
 }
 

@@ -5,27 +5,27 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::harness::{ADMIN_TOKEN, Host, Ran, Settings, modhost, user_message};
+use super::harness::{ADMIN_TOKEN, CommandOutput, Host, Settings, modhost, user_message};
 
 /// Checks that a command succeeded.
-fn done(ran: &Ran) {
+fn done(ran: &CommandOutput) {
     assert_eq!(ran.code, 0, "{ran:?}");
 }
 
 /// Checks that a command failed and that its error contains these words.
-fn failed(ran: &Ran, words: &[&str]) {
+fn failed(ran: &CommandOutput, words: &[&str]) {
     assert_eq!((ran.code, ran.stdout.as_str()), (1, ""), "{ran:?}");
     for words in words {
         assert!(ran.stderr.contains(words), "{words:?} is not in {}", ran.stderr);
     }
 }
 
-fn names(ran: &Ran) -> Vec<String> {
+fn names(ran: &CommandOutput) -> Vec<String> {
     let line = |line: &str| serde_json::from_str::<Value>(line).unwrap()["name"].as_str().unwrap().to_owned();
     ran.stdout.lines().map(line).collect()
 }
 
-async fn modules(folder: &Path, args: &[&str]) -> Ran {
+async fn modules(folder: &Path, args: &[&str]) -> CommandOutput {
     modhost(folder, "modules", &[args, &["--json"]].concat(), &[]).await
 }
 

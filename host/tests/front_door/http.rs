@@ -270,7 +270,7 @@ async fn ignores_proxy_variables() {
     let mut variables = variables(&base);
     variables.extend([("HTTP_PROXY", through.as_str()), ("http_proxy", &through), ("ALL_PROXY", &through)]);
     let host = Host::serve(folder, &variables, Some(&platform)).await;
-    let outcomes = bring_and_wait(&host, json!([{ "send": { "url": format!("http://{}/", server.address) } }])).await;
+    let outcomes = deliver_and_wait(&host, json!([{ "send": { "url": format!("http://{}/", server.address) } }])).await;
     assert_eq!(outcomes[0]["body"], "hello");
     assert!(proxy.requests().is_empty());
 }
@@ -421,7 +421,7 @@ async fn verifies_certificates_and_names() {
     let mut variables = variables(&base);
     variables.push(("SSL_CERT_FILE", file.to_str().unwrap()));
     let host = Host::serve(folder, &variables, Some(&platform)).await;
-    let outcomes = bring_and_wait(&host, todo).await;
+    let outcomes = deliver_and_wait(&host, todo).await;
     assert_eq!(outcomes[0]["body"], "ok", "{outcomes:?}");
     assert!(outcomes[1]["error"].as_str().unwrap().contains("TlsCertificateError"), "{outcomes:?}");
 }
@@ -525,7 +525,7 @@ async fn answered_requests_are_not_resent_after_a_kill() {
     let base = platform.api_base().to_string();
     let host = Host::serve(folder, &variables(&base), Some(&platform)).await;
     let post = |body: &str| json!({ "send": { "method": "POST", "url": format!("http://{}/", server.address), "body": body } });
-    let chat_id = bring(&host, &json!([post("one"), post("two")])).await;
+    let chat_id = deliver_event(&host, &json!([post("one"), post("two")])).await;
     until("the second request", async || (server.requests().len() == 2).then_some(())).await;
 
     let host = Host::serve(host.kill(), &variables(&base), Some(&platform)).await;
@@ -609,14 +609,14 @@ pub fn variables(base: &str) -> Vec<(&str, &str)> {
 }
 
 /// Delivers an event to the module on a platform that doesn't deliver itself; returns the chat's id.
-pub async fn bring(host: &Host, todo: &Value) -> String {
+pub async fn deliver_event(host: &Host, todo: &Value) -> String {
     let chat_id = say(&host.platform, "Test", &todo.to_string()).await;
     let event = chosen_in(&read_chat(&host.platform, &chat_id).await, "Test");
     assert!(signed_post(&host.webhook, event.to_string()).await.status().is_success());
     chat_id
 }
 
-async fn bring_and_wait(host: &Host, todo: Value) -> Vec<Value> {
-    let chat_id = bring(host, &todo).await;
+async fn deliver_and_wait(host: &Host, todo: Value) -> Vec<Value> {
+    let chat_id = deliver_event(host, &todo).await;
     serde_json::from_value(wait_for_answer(host, &chat_id).await.json()).unwrap()
 }

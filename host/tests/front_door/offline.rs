@@ -8,7 +8,8 @@ use modhost_storage::versions::ContentHash;
 use serde_json::{Value, json};
 
 use super::harness::{
-    Does, Host, Ran, Settings, chat, modhost, module_state, modules, modules_json, small, small_that, until,
+    Behavior, CommandOutput, Host, Settings, chat, modhost, module_state, modules, modules_json, small, small_with,
+    until,
 };
 
 fn version(bytes: &[u8]) -> String {
@@ -45,7 +46,7 @@ impl StoppedHost {
     }
 
     /// Runs `modhost modules --data-dir` as user ann in the folder of modules.toml.
-    async fn modules(&self, args: &[&str]) -> Ran {
+    async fn modules(&self, args: &[&str]) -> CommandOutput {
         modhost(self.folder.path(), "modules", &[args, &["--data-dir", "data"]].concat(), &[("USER", "ann")]).await
     }
 
@@ -187,7 +188,7 @@ async fn host_starts_with_the_pinned_or_paused_state() {
 
 #[tokio::test]
 async fn refuses_to_roll_back_to_a_version_that_cannot_serve() {
-    let large = small_that("large", Does::Replies(1), 2 << 20);
+    let large = small_with("large", Behavior::Replies(1), 2 << 20);
     let stopped = StoppedHost::new(&large);
     let mut host = stopped.start("").await;
     stopped.save(&small("two"));

@@ -6,7 +6,7 @@ use http::{Method, StatusCode};
 use reqwest::Response;
 use serde_json::{Value, json};
 
-use super::harness::{Host, Ran, component, http, modhost, post, until};
+use super::harness::{CommandOutput, Host, component, http, modhost, post, until};
 use crate::server::{Recorded, Reply, Server, answer};
 
 /// The signature header and its value, as the operator chose them at NexusGPT.
@@ -279,7 +279,7 @@ async fn malformed_message_is_dead_with_a_reason() {
 }
 
 /// Sends an event with `modhost send`, signed as its platform would.
-async fn send(host: &Host, source: &str, event: &Value) -> Ran {
+async fn send(host: &Host, source: &str, event: &Value) -> CommandOutput {
     fs::write(host.file("event.json"), event.to_string()).unwrap();
     let to = host.webhook.replace("/webhook", "");
     modhost(host.folder(), "send", &["--source", source, "event.json", "--to", &to], &[]).await

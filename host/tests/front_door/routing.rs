@@ -5,7 +5,7 @@ use std::fs;
 use modhost_emulator as local;
 use serde_json::{Value, json};
 
-use super::harness::{Host, Ran, Settings, chosen, modhost, post, signed_post, until, user_message};
+use super::harness::{CommandOutput, Host, Settings, chosen, modhost, post, signed_post, until, user_message};
 
 /// A second source; two fields of the body identify its events.
 const TICKETS: &str = r#"
@@ -66,7 +66,7 @@ async fn reached(host: &Host, event: &str, modules: &[&str]) {
 }
 
 /// Sends a ticket as its platform would.
-async fn send_ticket(host: &Host, body: &Value) -> Ran {
+async fn send_ticket(host: &Host, body: &Value) -> CommandOutput {
     fs::write(host.file("ticket.json"), body.to_string()).unwrap();
     let to = host.webhook.replace("/webhook", "");
     modhost(host.folder(), "send", &["--source", "tickets", "ticket.json", "--to", &to], &[]).await

@@ -11,7 +11,7 @@ use modhost_ingress::sources::schemes::{self, Outgoing};
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::harness::{Host, Ran, Variables, component, http, modhost, until};
+use super::harness::{CommandOutput, Host, Variables, component, http, modhost, until};
 
 const VARIABLES: Variables<'static> = &[
     ("TEST_API_BASE", "http://127.0.0.1:1"),
@@ -139,7 +139,7 @@ async fn send(host: &Host, source: &str, given: Lines<'_>, body: &str) -> Respon
     let keys = settings.secrets.iter().map(|it| scheme.key(&it.resolve(&environment).unwrap()).unwrap());
     let key = keys.collect::<Vec<_>>().pop();
     let now = SystemTime::now();
-    let body = scheme.dated(body.as_bytes(), now).into_owned();
+    let body = scheme.with_current_time(body.as_bytes(), now).into_owned();
     let mut headers = headers(given);
     let id = "id_1";
     headers.extend(scheme.sign(&Outgoing { body: &body, headers: &headers, now, id }, key.as_ref()).unwrap());
@@ -332,7 +332,7 @@ async fn refuses_to_start_with_a_malformed_secret() {
             "[[source]]\nname = \"in\"\npath = \"/in\"\nscheme = {scheme:?}\nsecrets = [\"env:{secret}\"]\n{lines}\n"
         );
         let folder = folder("", &source, &[]);
-        let Ran { code, stderr, .. } = modhost(folder.path(), "serve", &["--port", "0"], &variables).await;
+        let CommandOutput { code, stderr, .. } = modhost(folder.path(), "serve", &["--port", "0"], &variables).await;
         assert_eq!(code, 1, "{stderr}");
         assert!(stderr.contains("a secret of the source \"in\" can't be used with its scheme"), "{stderr}");
         assert!(stderr.contains(form) && stderr.contains("modules.toml:7:"), "{form}: {stderr}");
@@ -412,7 +412,7 @@ async fn unverified_source_accepts_only_local_requests() {
 
     let source = "[[source]]\nname = \"open\"\npath = \"/open\"\nscheme = \"none\"\n";
     let open = folder("listen = \"0.0.0.0:0\"", source, &[]);
-    let Ran { code, stderr, .. } = modhost(open.path(), "serve", &["--admin-port", "0"], VARIABLES).await;
+    let CommandOutput { code, stderr, .. } = modhost(open.path(), "serve", &["--admin-port", "0"], VARIABLES).await;
     assert_eq!(code, 1, "{stderr}");
     assert!(stderr.contains("this source verifies nothing and is reachable from other machines"), "{stderr}");
 

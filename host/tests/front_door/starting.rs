@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::harness::components::compiles_for_long;
 use super::harness::{
-    Does, Host, Settings, chat, chosen, component, http, module_state, modules, say, signed_post, small, small_that,
-    until, variant, wait_for_answer,
+    Behavior, Host, Settings, chat, chosen, component, http, module_state, modules, say, signed_post, small,
+    small_with, until, variant, wait_for_answer,
 };
 
 /// Settings with the test guest, and with a module whose component compiles for as long as the test runs.
@@ -163,7 +163,7 @@ async fn acknowledged_events_wait_for_a_good_component() {
         ("folder", FileState::Folder, "it is a folder"),
         (
             "large",
-            FileState::Refused(small_that("x", Does::Replies(1), 2 << 20), "limits = { memory = \"1MiB\" }"),
+            FileState::Refused(small_with("x", Behavior::Replies(1), 2 << 20), "limits = { memory = \"1MiB\" }"),
             "memory",
         ),
         #[cfg(unix)]

@@ -7,7 +7,8 @@ use modhost_emulator::{Assistant, LocalPlatform, LocalSettings};
 use serde_json::{Value, json};
 
 use super::harness::{
-    Answer, Host, Line, Settings, Stream, chat, chosen, http, read_chat, say, signed_post, until, wait_for_answer,
+    Answer, Host, Settings, Stream, StreamConnection, chat, chosen, http, read_chat, say, signed_post, until,
+    wait_for_answer,
 };
 
 /// A host on a local platform of the test's; its tenant's completions come from a model that the test plays.
@@ -49,7 +50,7 @@ impl Setup {
     }
 
     /// Says something to the test guest; returns the chat's id and the model's connection with a started response.
-    async fn ask(&self, text: &str) -> (String, Line) {
+    async fn ask(&self, text: &str) -> (String, StreamConnection) {
         let chat = say(&self.host.platform, "Test", text).await;
         (chat, self.model.opened().await)
     }
@@ -81,7 +82,7 @@ fn table(api_base: &str, lines: &str) -> String {
 async fn guest_receives_each_chunk_before_the_next_is_sent() {
     let setup = Setup::start("", "").await;
     let chat = say(&setup.host.platform, "Test", "stream-shown Tell me.").await;
-    let mut line = setup.model.asked().await;
+    let mut line = setup.model.accept().await;
     let head = line.request.to_lowercase();
     for part in ["post /v1/chat/completions http/1.1", "authorization: bearer sk-sesame", "idempotency-key: dlv_"] {
         assert!(head.contains(part), "{part} in {head}");
@@ -97,7 +98,7 @@ async fn guest_receives_each_chunk_before_the_next_is_sent() {
     let mut shown_text = String::new();
     for piece in ["Once", " upon", " a time", "…"] {
         line.send(": keep-alive\n\n").await;
-        line.says(piece).await;
+        line.send_chunk(piece).await;
         shown_text += piece;
         setup.shown(&chat, &shown_text).await;
         assert_eq!(setup.reply(&chat).await["text"], Value::Null, "the shown text must not be stored");
@@ -115,9 +116,9 @@ async fn guest_receives_each_chunk_before_the_next_is_sent() {
 async fn sdk_shows_the_text_received_so_far() {
     let setup = Setup::start("", "").await;
     let (chat, mut line) = setup.ask("stream-show Tell me.").await;
-    line.says("Once").await;
+    line.send_chunk("Once").await;
     setup.shown(&chat, "Once").await;
-    line.says(" upon a time").await;
+    line.send_chunk(" upon a time").await;
     line.done().await;
     assert_eq!(setup.answer(&chat).await.text(), "Once upon a time");
 }
@@ -129,7 +130,7 @@ async fn unread_stream_applies_backpressure_and_is_closed() {
     const MIB: usize = 64;
     let setup = Setup::start("", "limits = { timeout = \"4s\" }\nretry = { attempts = 1 }").await;
     let (chat, mut line) = setup.ask("stream-open 1 Tell me.|sleep 600000").await;
-    line.says("Once").await;
+    line.send_chunk("Once").await;
     let writer = tokio::spawn(async move {
         let comment = format!(":{}\n\n", "x".repeat(1 << 20));
         let mut written = 0;
@@ -148,8 +149,8 @@ async fn unread_stream_applies_backpressure_and_is_closed() {
 async fn dropping_the_stream_closes_the_connection() {
     let setup = Setup::start("", "").await;
     let (chat, mut line) = setup.ask("stream-some 2 Tell me.|reply").await;
-    line.says("Once").await;
-    line.says(" upon").await;
+    line.send_chunk("Once").await;
+    line.send_chunk(" upon").await;
     line.closed().await;
     assert_eq!(setup.answer(&chat).await.text(), "Once| upon");
 }
@@ -158,14 +159,14 @@ async fn dropping_the_stream_closes_the_connection() {
 async fn interrupted_stream_is_reported_and_retried() {
     let setup = Setup::start("", "retry = { attempts = 2, first = \"10ms\", max = \"20ms\" }").await;
     let (chat, mut line) = setup.ask("stream-shown Tell me.").await;
-    line.says("Once").await;
+    line.send_chunk("Once").await;
     setup.shown(&chat, "Once").await;
     line.event(&json!({ "error": { "message": "The model is overloaded, sk-sesame.", "type": "server_error" } })).await;
     line.closed().await;
     let said = "completion.tokens.next: unavailable: POST /chat/completions: the answer broke off: The model is overloaded, (api key).";
     setup.host.logged(&[said]).await;
     let mut line = setup.model.opened().await;
-    line.says("Twice").await;
+    line.send_chunk("Twice").await;
     line.done().await;
     assert_eq!(setup.answer(&chat).await.text(), "Twice");
 }
@@ -175,7 +176,7 @@ async fn interrupted_stream_is_reported_and_retried() {
 async fn joins_split_surrogate_pairs() {
     let setup = Setup::start("", "").await;
     let (chat, mut line) = setup.ask("stream-shown Tell me.").await;
-    line.says("So ").await;
+    line.send_chunk("So ").await;
     for half in ["\\ud83d", "\\ude42!"] {
         line.send(&format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{half}\"}}}}]}}\n\n")).await;
     }
@@ -196,12 +197,12 @@ async fn truncated_stream_is_never_a_complete_answer() {
         for command in ["stream-shown Tell me.", "complete-into-reply Tell me."] {
             let setup = Setup::start("", "retry = { attempts = 2, first = \"10ms\", max = \"20ms\" }").await;
             let (chat, mut line) = setup.ask(command).await;
-            line.says("Once").await;
+            line.send_chunk("Once").await;
             line.send(&disguised).await;
             line.end().await;
             setup.host.logged(&[words]).await;
             let mut line = setup.model.opened().await;
-            line.says("Twice").await;
+            line.send_chunk("Twice").await;
             line.done().await;
             assert_eq!(setup.answer(&chat).await.text(), "Twice", "{command}: {disguised}");
         }
@@ -215,7 +216,7 @@ async fn slow_stream_reaches_the_time_limits() {
     {
         let setup = Setup::start(completion, "").await;
         let (chat, mut line) = setup.ask(command).await;
-        line.says("Once").await;
+        line.send_chunk("Once").await;
         line.closed().await;
         let text = setup.answer(&chat).await.text().to_owned();
         assert_eq!(text, "Once|completion.tokens.next: timed out; the call may still have taken effect", "{command}");
@@ -226,12 +227,12 @@ async fn slow_stream_reaches_the_time_limits() {
 async fn streams_into_the_reply() {
     let setup = Setup::start("", "").await;
     let (chat, mut line) = setup.ask("complete-into-reply What may a hotel cost?").await;
-    line.says("At most 140 euros [sou").await;
+    line.send_chunk("At most 140 euros [sou").await;
     setup.shown(&chat, "At most 140 euros ").await;
-    line.says("rce1]. In London [source0] more [").await;
+    line.send_chunk("rce1]. In London [source0] more [").await;
     setup.shown(&chat, "At most 140 euros <sup>2</sup>. In London <sup>1</sup> more ").await;
     assert_eq!(setup.reply(&chat).await["text"], Value::Null);
-    line.says("source7].").await;
+    line.send_chunk("source7].").await;
     line.done().await;
     let answer = setup.answer(&chat).await;
     assert_eq!(answer.text(), "At most 140 euros <sup>2</sup>. In London <sup>1</sup> more .");
@@ -265,8 +266,8 @@ async fn completes_without_a_platform() {
 
     take(&host, &chosen("evt_1", "Test", "stream-log Tell me.")).await;
     let mut line = model.opened().await;
-    line.says("Once").await;
-    line.says(" upon").await;
+    line.send_chunk("Once").await;
+    line.send_chunk(" upon").await;
     line.done().await;
     host.logged(&["read Once| upon"]).await;
 
@@ -295,10 +296,10 @@ async fn dev_forwards_the_stream_of_a_model() {
     let settings = Settings::test_guest("").tenant(&table("https://api.example.com/v1", "")).model(&model.api_base());
     let host = settings.start().await;
     let chat = say(&host.platform, "Test", "stream-some 1 Tell me.|reply").await;
-    let mut line = model.asked().await;
+    let mut line = model.accept().await;
     assert_eq!(line.body().await["model"], "own-model");
     line.begin().await;
-    line.says("Once").await;
+    line.send_chunk("Once").await;
     line.closed().await;
     assert_eq!(wait_for_answer(&host, &chat).await.text(), "Once");
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use modhost_storage::versions::ContentHash;
 use serde_json::Value;
 
-use super::harness::{Does, Host, Settings, chat, http, module_state, small_that, until};
+use super::harness::{Behavior, Host, Settings, chat, http, module_state, small_with, until};
 
 /// The number of replacements.
 const SWAPS: usize = 200;
@@ -39,7 +39,7 @@ fn text(number: usize) -> String {
 
 /// The file with this number: a version that replies with its number, or a file that can't serve.
 fn file(number: usize) -> Vec<u8> {
-    let mut bytes = small_that(&text(number), Does::Replies(1), PADDING);
+    let mut bytes = small_with(&text(number), Behavior::Replies(1), PADDING);
     match number % (3 * BROKEN) {
         0 if number > 0 => bytes.truncate(bytes.len() / 2),
         BROKEN => bytes.clear(),

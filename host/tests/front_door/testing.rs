@@ -8,7 +8,7 @@ use quick_junit::Report;
 use tempfile::TempDir;
 
 use super::harness::{
-    Host, Ran, Settings, Signal, bare, chat, chosen, component, modhost, say, signal, signed_post,
+    CommandOutput, Host, Settings, Signal, bare, chat, chosen, component, modhost, say, signal, signed_post,
     test_guest_with_names, until,
 };
 
@@ -16,7 +16,7 @@ use super::harness::{
 const CACHE: (&str, &str) = ("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
 
 /// Runs `modhost test --no-build` in a folder.
-async fn test(folder: &Path, args: &[&str]) -> Ran {
+async fn test(folder: &Path, args: &[&str]) -> CommandOutput {
     modhost(folder, "test", &[&["--no-build"], args].concat(), &[CACHE]).await
 }
 
@@ -32,7 +32,7 @@ fn folder(settings: &Settings, tests: &[(&str, &str)]) -> TempDir {
 }
 
 /// Runs a single test with this text.
-async fn one(text: &str) -> Ran {
+async fn one(text: &str) -> CommandOutput {
     let folder = folder(&Settings::test_guest(""), &[("one", text)]);
     test(folder.path(), &[]).await
 }
@@ -110,7 +110,7 @@ async fn test_file_defines_answers_and_stored_values() {
         .await;
 
     let random = "text = 'random'\n";
-    let reply = |ran: Ran| {
+    let reply = |ran: CommandOutput| {
         let (_, after) = ran.stdout.split_once("found").expect("a difference");
         after.lines().next().unwrap_or_default().to_owned()
     };
@@ -363,7 +363,7 @@ async fn builds_outdated_components_first() {
 }
 
 /// Records the newest completed delivery as a test.
-async fn record(host: &Host, args: &[&str]) -> Ran {
+async fn record(host: &Host, args: &[&str]) -> CommandOutput {
     let all = [&["--admin", host.admin.as_str(), "--record", "last"], args].concat();
     modhost(host.folder(), "test", &all, &[CACHE]).await
 }

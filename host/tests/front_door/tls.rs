@@ -97,8 +97,8 @@ async fn explains_plain_http_on_the_tls_port() {
     host.logged(&["WARN", "plain HTTP request", "client=127.0.0.1"]).await;
     for said in [b"".as_slice(), b"\x16", b"\x16\x03\x01\x00\xff\x01", b"\x16\x03\x01\xff\xff nonsense"] {
         let mut wire = Wire::to(&host).await;
-        wire.say(said).await;
-        wire.ended().await;
+        wire.send(said).await;
+        wire.closed().await;
     }
     assert_eq!(pair.post(&host).await.unwrap().status(), StatusCode::OK);
 }

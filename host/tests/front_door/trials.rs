@@ -7,7 +7,7 @@ use modhost_storage::versions::ContentHash;
 use serde_json::{Value, json};
 
 use super::harness::{
-    Does, Host, Settings, chat, http, modhost, module_state, modules, modules_json, small, small_that, until,
+    Behavior, Host, Settings, chat, http, modhost, module_state, modules, modules_json, small, small_with, until,
 };
 
 fn version(bytes: &[u8]) -> String {
@@ -62,12 +62,12 @@ async fn refuses_a_version_that_fails_a_dry_run() {
     let delivery = &completed(&host).await;
 
     for (does, words) in [
-        (Does::Traps, "it traps"),
-        (Does::Fails, "it fails: bad"),
-        (Does::Replies(0), "never writes a reply"),
-        (Does::Replies(2), "asks for messages.reply more often than was recorded"),
+        (Behavior::Traps, "it traps"),
+        (Behavior::Fails, "it fails: bad"),
+        (Behavior::Replies(0), "never writes a reply"),
+        (Behavior::Replies(2), "asks for messages.reply more often than was recorded"),
     ] {
-        let bytes = small_that("bad", does, 0);
+        let bytes = small_with("bad", does, 0);
         let reason = refused(&host, &bytes, words).await;
         assert!(reason.contains(delivery) && reason.contains(&version(&small("one"))), "{reason}");
         host.logged(&["ERROR", "new version failed its dry run", &version(&bytes), words]).await;
@@ -87,7 +87,7 @@ async fn refuses_a_version_that_fails_a_dry_run() {
     assert_eq!(ask(&host).await, "two");
 
     // An operator's decision overrides the gate.
-    let bad = small_that("bad", Does::Replies(2), 0);
+    let bad = small_with("bad", Behavior::Replies(2), 0);
     refused(&host, &bad, "more often").await;
     assert_eq!(modules_json(&host, &["pin", "Test", &version(&bad)]).await[0]["version"], version(&bad));
 }
@@ -103,7 +103,7 @@ async fn refused_version_stays_refused_after_a_restart() {
     assert_eq!(ask(&host).await, "one");
     host.stop().await;
     // A file deployed while the host was stopped.
-    fs::write(&file, small_that("bad", Does::Traps, 0)).unwrap();
+    fs::write(&file, small_with("bad", Behavior::Traps, 0)).unwrap();
     let host = settings.start().await;
     host.logged(&["ERROR", "new version failed its dry run", "it traps"]).await;
     assert_eq!(ask(&host).await, "one");
@@ -112,7 +112,7 @@ async fn refused_version_stays_refused_after_a_restart() {
 #[tokio::test]
 async fn rolls_back_a_canary_that_fails_more_often() {
     let host = host("canary = \"50%\", for = \"1h\"").await;
-    let bad = small_that("bad", Does::Fails, 0);
+    let bad = small_with("bad", Behavior::Fails, 0);
     host.save("module.wasm", &bad);
     until("the canary to start", async || {
         (module_state(&host, "Test").await["canary"]["version"] == *version(&bad)).then_some(())
@@ -199,7 +199,7 @@ async fn idle_canary_waits_for_an_operator() {
     let settings = Settings::new().module_file("Test", file.to_str().unwrap(), swap);
     let settings = settings.args(&["--data-dir", data.path().join("data").to_str().unwrap()]);
     let mut host = settings.start().await;
-    let bad = small_that("bad", Does::Traps, 0);
+    let bad = small_with("bad", Behavior::Traps, 0);
     fs::write(&file, &bad).unwrap();
     let waits = async |host: &Host| {
         host.logged(&["WARN", "canary stays on trial", "0 of the 7 deliveries", "modhost modules promote Test"]).await;
@@ -254,7 +254,7 @@ async fn promotes_a_canary_after_enough_deliveries() {
 #[tokio::test]
 async fn retries_count_once() {
     let host = host("canary = \"99%\", for = \"1h\"").await;
-    let bad = small_that("bad", Does::Fails, 0);
+    let bad = small_with("bad", Behavior::Fails, 0);
     host.save("module.wasm", &bad);
     host.logged(&["canary started", "percent=99"]).await;
     let runs = async || module_state(&host, "Test").await["canary"]["runs"].as_u64().unwrap();
@@ -289,7 +289,7 @@ async fn version_without_a_conclusive_dry_run_needs_a_trial() {
     host.logged(&["WARN", "dry run skipped", &version(&small("two"))]).await;
     assert_eq!(ask(&host).await, "two");
     completed(&host).await;
-    let reads = small_that("three", Does::Reads, 0);
+    let reads = small_with("three", Behavior::Reads, 0);
     let reason = refused(&host, &reads, "can tell how it does").await;
     assert!(reason.contains("modhost modules pin Test") && reason.contains("`canary`"), "{reason}");
     assert_eq!(host.module("Test").await["version"], version(&small("two")));
@@ -305,7 +305,7 @@ async fn refused_version_is_retried_only_for_new_swap_settings_or_an_operator() 
     let host = host("replay = 5").await;
     assert_eq!(ask(&host).await, "one");
     completed(&host).await;
-    let bad = small_that("bad", Does::Traps, 0);
+    let bad = small_with("bad", Behavior::Traps, 0);
     refused(&host, &bad, "it traps").await;
     let with = |swap: &str, lines: &str| {
         Settings::new().module_file("Test", "module.wasm", &format!("swap = {{ {swap} }}\n{lines}"))
@@ -372,7 +372,7 @@ async fn admin_operations_cancel_dry_runs() {
     assert_eq!(ask(&host).await, "two");
     completed(&host).await;
     let start_endless_dry_run = async |text: &str| {
-        let endless = small_that(text, Does::Loops, 0);
+        let endless = small_with(text, Behavior::Loops, 0);
         host.save("module.wasm", &endless);
         host.logged(&["dry run started", &version(&endless)]).await;
         version(&endless)
@@ -406,7 +406,7 @@ async fn canary_keeps_its_time_and_counts_across_restarts() {
     let settings = Settings::new().module_file("Test", file.to_str().unwrap(), swap);
     let settings = settings.args(&["--data-dir", data.path().join("data").to_str().unwrap()]);
     let mut host = settings.start().await;
-    let bad = small_that("bad", Does::Fails, 0);
+    let bad = small_with("bad", Behavior::Fails, 0);
     fs::write(&file, &bad).unwrap();
     host.logged(&["canary started", "percent=50"]).await;
     let trial = async |host: &Host| module_state(host, "Test").await["canary"].clone();
@@ -441,7 +441,7 @@ async fn canary_keeps_its_time_and_counts_across_restarts() {
     })
     .await;
     // The next canary starts with counts of zero.
-    fs::write(&file, small_that("worse", Does::Fails, 0)).unwrap();
+    fs::write(&file, small_with("worse", Behavior::Fails, 0)).unwrap();
     let next = until("the next canary", async || {
         let trial = trial(&host).await;
         (!trial.is_null()).then_some(trial)

@@ -5,7 +5,7 @@ use modhost_emulator as local;
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::harness::{Host, Place, Settings, chosen, http, modhost, now, post, sign, signed_post, until};
+use super::harness::{Host, PendingReply, Settings, chosen, http, modhost, now, post, sign, signed_post, until};
 
 /// The number of verified events with an outcome, summed over tenants.
 async fn counted(host: &Host, outcome: &str) -> f64 {
@@ -39,7 +39,7 @@ fn changed(event: &Value, from: &str, to: &str) -> String {
 #[tokio::test]
 async fn answers_an_event_with_an_unpaired_surrogate() {
     let host = Settings::test_guest("").start().await;
-    let place = Place::new(&host, "Test").await;
+    let place = PendingReply::new(&host, "Test").await;
     let body = changed(&place.chosen("evt_half", "Test", "reply half @@"), "@@", r"\ud83d");
     assert_eq!(signed_post(&host.webhook, body.clone()).await.status(), StatusCode::OK);
     assert_eq!(place.answer(&host).await.text(), "half \u{fffd}");
@@ -88,7 +88,7 @@ async fn unusual_values_are_answered_or_kept() {
     let (mut answered, mut kept) = (0, 0);
     for (row, field) in fields.iter().enumerate() {
         for (column, value) in values.iter().enumerate() {
-            let place = Place::new(&host, "Test").await;
+            let place = PendingReply::new(&host, "Test").await;
             let id = format!("evt_{row}_{column}");
             let mut event = place.chosen(&id, "Test", "reply well");
             event["payload"]["userMessage"]["language"] = "en".into();
@@ -138,7 +138,7 @@ async fn unusual_values_are_answered_or_kept() {
 #[tokio::test]
 async fn malformed_reply_id_is_reported_in_another_message() {
     let host = Settings::test_guest("").start().await;
-    let place = Place::new(&host, "Test").await;
+    let place = PendingReply::new(&host, "Test").await;
     let mut event = place.chosen("evt_reply", "Test", "reply well");
     event["payload"]["assistantMessage"]["id"] = Value::Null;
     assert_eq!(signed_post(&host.webhook, event.to_string()).await.status(), StatusCode::OK);

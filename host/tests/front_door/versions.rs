@@ -8,8 +8,8 @@ use modhost_storage::versions::ContentHash;
 use serde_json::{Value, json};
 
 use super::harness::{
-    Does, Host, Settings, chat, chosen, http, module_state, modules, modules_json, say, signed_post, small, small_that,
-    until, wait_for_answer,
+    Behavior, Host, Settings, chat, chosen, http, module_state, modules, modules_json, say, signed_post, small,
+    small_with, until, wait_for_answer,
 };
 
 fn version(bytes: &[u8]) -> String {
@@ -339,7 +339,7 @@ async fn damaged_versions_file_is_refused_and_unchanged() {
 async fn refuses_to_roll_back_to_a_version_that_no_longer_loads() {
     let data = tempfile::tempdir().unwrap();
     // It needs more memory than the later settings allow.
-    let large = small_that("large", Does::Replies(1), 2 << 20);
+    let large = small_with("large", Behavior::Replies(1), 2 << 20);
     save(data.path(), &large);
     let mut host = start(data.path(), "").await;
     save(data.path(), &small("two"));

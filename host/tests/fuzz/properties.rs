@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use modhost_config::Settings;
 use modhost_config::source::EventFields;
-use modhost_core::event::interest::{Candidate, Interest, NamePattern, Path};
+use modhost_core::event::event_filter::{Candidate, EventFilter, NamePattern, Path};
 use modhost_core::event::{Event, Subject};
 use modhost_core::json::{Document, Value};
 use modhost_core::secret::Secret;
@@ -124,7 +124,7 @@ pub fn check_changed_body(number: usize, body: &[u8], other: &[u8]) {
 /// A signed body is refused after one byte of its signature header was changed.
 pub fn check_changed_header(number: usize, place: usize, byte: u8) {
     let (case, source) = source(number);
-    let body = source.scheme.dated(b"{}", now()).into_owned();
+    let body = source.scheme.with_current_time(b"{}", now()).into_owned();
     let mut headers = signed(source, &body);
     assert!(takes(source, &headers, &body), "{}", case.lines);
     // Only the signature itself; the other headers may not be signed.
@@ -166,8 +166,8 @@ pub fn check_event(number: usize, body: &[u8]) -> Option<Event> {
     }
     let request = Request { headers: &headers, body: &body, now: now() };
     let _ = source.scheme.challenge(&request);
-    let _ = source.scheme.taken(&request);
-    let _ = source.scheme.dated(&body, now());
+    let _ = source.scheme.accepted_response(&request);
+    let _ = source.scheme.with_current_time(&body, now());
     let event = source.reader.read(&headers, &body).ok()?;
     // The parts of an event that are stored and shown are short, however long the body is.
     let texts = [Some(&event.id), Some(&event.name), event.company_id.as_ref(), event.user_id.as_ref()];
@@ -180,7 +180,10 @@ pub fn check_event(number: usize, body: &[u8]) -> Option<Event> {
     assert_strict(event.payload());
     // The journal restores the same event from the same bytes.
     let again = Event::new(event.header.clone(), body.clone(), event.payload_range());
-    assert_eq!((again.payload(), &again.subject, again.flaw()), (event.payload(), &event.subject, event.flaw()));
+    assert_eq!(
+        (again.payload(), &again.subject, again.parse_error()),
+        (event.payload(), &event.subject, event.parse_error())
+    );
     Some(event)
 }
 
@@ -251,17 +254,17 @@ pub fn check_unusual_value(odd: &[u8]) {
         let event = event.unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&body)));
         assert!(matches!(event.subject, Subject::ModuleChosen(_)), "{}", String::from_utf8_lossy(&body));
         assert_eq!((event.module(), event.assistant_message_id()), (Some("Test"), Some("r")));
-        let wants = |number: i64| Interest {
+        let wants = |number: i64| EventFilter {
             events: vec![NamePattern::Prefix("unique.".into())],
             fields: [("kind", "order".into()), ("number", number.into())]
                 .into_iter()
                 .map(|(path, value): (_, serde_json::Value)| (Path::new(path).unwrap(), vec![value]))
                 .collect(),
-            ..Interest::default()
+            ..EventFilter::default()
         };
-        let judge = |number| wants(number).judge(&"Test".into(), &Candidate::new(&event));
-        assert_eq!(judge(9_007_199_254_740_993), Ok(()));
-        assert!(judge(9_007_199_254_740_992).is_err());
+        let check = |number| wants(number).check(&"Test".into(), &Candidate::new(&event));
+        assert_eq!(check(9_007_199_254_740_993), Ok(()));
+        assert!(check(9_007_199_254_740_992).is_err());
     }
 }
 

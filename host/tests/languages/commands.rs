@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use super::harness::{Ran, component, modhost};
+use super::harness::{CommandOutput, component, modhost};
 
-async fn componentize(folder: &Path, module: &str) -> Ran {
+async fn componentize(folder: &Path, module: &str) -> CommandOutput {
     fs::write(folder.join("module.wasm"), wat::parse_str(module).unwrap()).unwrap();
     modhost(folder, "componentize", &["module.wasm"], &[]).await
 }

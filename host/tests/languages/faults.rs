@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::harness::{Host, Ran, chat, modhost, until};
+use super::harness::{CommandOutput, Host, chat, modhost, until};
 use super::sample::Sample;
 use super::toolchains::Toolchain;
 
@@ -16,7 +16,7 @@ async fn story(host: &Host) -> String {
     deliveries(host, &["show", dead["id"].as_str().unwrap()]).await.stdout
 }
 
-async fn deliveries(host: &Host, args: &[&str]) -> Ran {
+async fn deliveries(host: &Host, args: &[&str]) -> CommandOutput {
     let ran = modhost(host.folder(), "deliveries", &[&["--admin", host.admin.as_str()], args].concat(), &[]).await;
     assert_eq!(ran.code, 0, "{ran:?}");
     ran

@@ -7,7 +7,7 @@ use std::path::Path;
 use modhost_config::Settings;
 use tempfile::tempdir;
 
-use super::harness::{Ran, component, modhost};
+use super::harness::{CommandOutput, component, modhost};
 
 #[tokio::test]
 async fn suggests_the_parent_folder_with_settings() {
@@ -20,7 +20,7 @@ async fn suggests_the_parent_folder_with_settings() {
     }
 }
 
-async fn new(folder: &Path, args: &[&str]) -> Ran {
+async fn new(folder: &Path, args: &[&str]) -> CommandOutput {
     modhost(folder, "new", args, &[]).await
 }
 

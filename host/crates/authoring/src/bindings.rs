@@ -60,7 +60,7 @@ pub fn generate(language: &Language) -> anyhow::Result<Vec<File>> {
                 pkg_name: Some(package.clone()),
                 ..Default::default()
             };
-            Ok(go::complete(run(options.build(), contract::WORLD_WITH_HTTP)?, package))
+            Ok(go::add_runtime(run(options.build(), contract::WORLD_WITH_HTTP)?, package))
         }
     }
 }

@@ -28,7 +28,7 @@ const MAX_LISTED: usize = 8;
 
 /// The reason a component can't be made from a file.
 #[derive(Debug)]
-pub enum Unsuitable {
+pub enum ComponentizeError {
     /// The file is a component already.
     AlreadyComponent,
     /// The file is not a core module.
@@ -44,7 +44,7 @@ pub enum Unsuitable {
     Other(anyhow::Error),
 }
 
-impl fmt::Display for Unsuitable {
+impl fmt::Display for ComponentizeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AlreadyComponent => {
@@ -74,7 +74,7 @@ impl fmt::Display for Unsuitable {
     }
 }
 
-impl std::error::Error for Unsuitable {}
+impl std::error::Error for ComponentizeError {}
 
 /// Makes a component from a core module that was compiled with [`bindings`](super::bindings), for WASI 0.1 or without
 /// WASI.
@@ -83,20 +83,20 @@ impl std::error::Error for Unsuitable {}
 ///
 /// Returns the reason if no component can be made. The result may still be incompatible with the host: see
 /// [`ComponentInfo::check_compatibility`](compat::ComponentInfo::check_compatibility).
-pub fn componentize(module: &[u8]) -> Result<Vec<u8>, Unsuitable> {
+pub fn componentize(module: &[u8]) -> Result<Vec<u8>, ComponentizeError> {
     match compat::examine(module, compat::MAX_SIZE) {
         Err(Incompatibility::CoreModule) => {}
-        Err(incompatibility) => return Err(Unsuitable::NotCore(incompatibility)),
-        Ok(_) => return Err(Unsuitable::AlreadyComponent),
+        Err(incompatibility) => return Err(ComponentizeError::NotCore(incompatibility)),
+        Ok(_) => return Err(ComponentizeError::AlreadyComponent),
     }
-    let outline = Outline::read(module).map_err(|error| Unsuitable::Other(error.into()))?;
+    let outline = Outline::read(module).map_err(|error| ComponentizeError::Other(error.into()))?;
     if !outline.handle {
-        return Err(Unsuitable::NoHandle { program: outline.start });
+        return Err(ComponentizeError::NoHandle { program: outline.start });
     }
     if !outline.undefined.is_empty() {
-        return Err(Unsuitable::Undefined(outline.undefined));
+        return Err(ComponentizeError::Undefined(outline.undefined));
     }
-    encode(module, outline.typed).map_err(Unsuitable::Other)
+    encode(module, outline.typed).map_err(ComponentizeError::Other)
 }
 
 /// Adds the types of the world, unless the bindings included them, and the WASI 0.1 adapter.

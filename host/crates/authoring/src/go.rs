@@ -37,7 +37,7 @@ const IMPORT: &str = "//go:wasmimport ";
 
 /// Adds the library to the bindings, redirects imports to it, and makes the bindings compile for the author's own
 /// machine, too.
-pub(super) fn complete(files: Vec<File>, package: &str) -> Vec<File> {
+pub(super) fn add_runtime(files: Vec<File>, package: &str) -> Vec<File> {
     let mut complete: Vec<File> = Vec::new();
     for file in files {
         match file.path.extension().and_then(|extension| extension.to_str()) {

@@ -122,7 +122,7 @@ impl Names {
     }
 
     /// Replaces the placeholders in a template's text by these names.
-    pub(super) fn put_into(&self, text: &str) -> String {
+    pub(super) fn substitute(&self, text: &str) -> String {
         text.replace(MODULE, &self.module).replace(PACKAGE, &self.package).replace(IDENTIFIER, &self.identifier())
     }
 }
@@ -206,6 +206,6 @@ mod tests {
     #[test]
     fn replaces_placeholders_in_templates() {
         let names = Names::new("TravelDesk", None).unwrap();
-        assert_eq!(names.put_into("MyModule, my-module/my_module.wasm"), "TravelDesk, travel-desk/travel_desk.wasm");
+        assert_eq!(names.substitute("MyModule, my-module/my_module.wasm"), "TravelDesk, travel-desk/travel_desk.wasm");
     }
 }

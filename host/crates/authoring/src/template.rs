@@ -64,14 +64,14 @@ struct About {
 
 /// The reason a folder is not a template.
 #[derive(Debug)]
-pub enum Unusable {
+pub enum TemplateError {
     /// A file or folder can't be read.
     Unreadable(PathBuf, io::Error),
     /// The `template.toml` is invalid.
-    About(PathBuf, Box<toml::de::Error>),
+    InvalidManifest(PathBuf, Box<toml::de::Error>),
 }
 
-impl fmt::Display for Unusable {
+impl fmt::Display for TemplateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(path, error) if path.ends_with(ABOUT) && error.kind() == io::ErrorKind::NotFound => {
@@ -84,12 +84,12 @@ impl fmt::Display for Unusable {
                 )
             }
             Self::Unreadable(path, error) => write!(f, "can't read {}: {error}", path.display()),
-            Self::About(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::InvalidManifest(path, error) => write!(f, "{}: {error}", path.display()),
         }
     }
 }
 
-impl std::error::Error for Unusable {}
+impl std::error::Error for TemplateError {}
 
 impl Template {
     /// Returns the embedded template of a language.
@@ -111,10 +111,10 @@ impl Template {
     /// # Errors
     ///
     /// Returns an error if the folder is not a template or can't be read.
-    pub fn read(folder: &Path) -> Result<Self, Unusable> {
+    pub fn read(folder: &Path) -> Result<Self, TemplateError> {
         let path = folder.join(ABOUT);
-        let about = fs::read_to_string(&path).map_err(|error| Unusable::Unreadable(path.clone(), error))?;
-        let about = toml::from_str(&about).map_err(|error| Unusable::About(path, Box::new(error)))?;
+        let about = fs::read_to_string(&path).map_err(|error| TemplateError::Unreadable(path.clone(), error))?;
+        let about = toml::from_str(&about).map_err(|error| TemplateError::InvalidManifest(path, Box::new(error)))?;
         let mut files = Vec::new();
         gather(folder, Path::new(""), MAX_DEPTH, &mut files)?;
         files.retain(|file: &File| file.path != Path::new(ABOUT));
@@ -136,9 +136,9 @@ impl Template {
         let sdk = self.about.sdk.map(Sdk::files).unwrap_or_default();
         let sdk = sdk.into_iter().map(|file| File::new(Path::new(SDK).join(file.path), file.content));
         let own = self.files.iter().map(|file| {
-            let path = names.put_into(&file.path.to_string_lossy());
+            let path = names.substitute(&file.path.to_string_lossy());
             match std::str::from_utf8(&file.content) {
-                Ok(text) => File::new(path, names.put_into(text)),
+                Ok(text) => File::new(path, names.substitute(text)),
                 // A binary file, such as an image.
                 Err(_) => File::new(path, file.content.clone()),
             }
@@ -148,12 +148,12 @@ impl Template {
 
     /// Returns the entry of a module for `modules.toml`. `folder` is the module's folder, relative to `modules.toml`.
     pub fn entry(&self, names: &Names, folder: &str) -> String {
-        let component = format!("{folder}/{}", names.put_into(&self.about.component));
+        let component = format!("{folder}/{}", names.substitute(&self.about.component));
         let lines = [
             ("name", names.module.clone()),
             ("folder", folder.to_owned()),
             ("component", component),
-            ("build", names.put_into(&self.about.build)),
+            ("build", names.substitute(&self.about.build)),
         ];
         lines
             .iter()
@@ -189,7 +189,7 @@ impl Language {
 }
 
 /// Returns the files that are written if there is no `modules.toml`: one without modules, and documents to search.
-pub fn first() -> Vec<File> {
+pub fn initial_files() -> Vec<File> {
     embedded_files(FIRST).collect()
 }
 
@@ -208,8 +208,8 @@ fn embedded_files(folder: &str) -> impl Iterator<Item = File> {
 }
 
 /// Adds the files below a folder; `at` is the path of the folder in the template.
-fn gather(folder: &Path, at: &Path, depth: usize, files: &mut Vec<File>) -> Result<(), Unusable> {
-    let unreadable = |path: &Path, error| Unusable::Unreadable(path.to_owned(), error);
+fn gather(folder: &Path, at: &Path, depth: usize, files: &mut Vec<File>) -> Result<(), TemplateError> {
+    let unreadable = |path: &Path, error| TemplateError::Unreadable(path.to_owned(), error);
     for entry in fs::read_dir(folder).map_err(|error| unreadable(folder, error))? {
         let entry = entry.map_err(|error| unreadable(folder, error))?;
         let (path, name) = (entry.path(), entry.file_name());

@@ -193,7 +193,7 @@ fn company_in_a_header(source: &Source) -> Option<ConfigError> {
 fn components(settings: &Settings) -> Vec<ConfigError> {
     let paths: Vec<_> = settings.modules.iter().map(|module| module.component.clone()).collect();
     // A file system that does not respond must not block the other modules.
-    let kinds = files::within(COMPONENT_CHECK_TIMEOUT, move || {
+    let kinds = files::blocking_with_timeout(COMPONENT_CHECK_TIMEOUT, move || {
         paths.iter().map(|path| NotRegular::at(path)).collect::<Vec<_>>()
     });
     let modules = settings.modules.iter().zip(kinds.unwrap_or_default());
@@ -202,7 +202,7 @@ fn components(settings: &Settings) -> Vec<ConfigError> {
 
 /// Returns the error for a component path that is not a regular file.
 pub(super) fn invalid_component(module: &Module, kind: NotRegular) -> ConfigError {
-    let message = format!("the component {} {}", module.component.display(), kind.described());
+    let message = format!("the component {} {}", module.component.display(), kind.description());
     let error = ConfigError::new(message).at(Some(module.component_location.clone()));
     error.advice("use the path of a .wasm file; the file does not have to exist yet")
 }

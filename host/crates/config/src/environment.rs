@@ -127,7 +127,7 @@ fn read_dotenv(path: &Path) -> Result<HashMap<String, Secret>, ConfigError> {
 
 /// Returns the error for a path that is not a regular file.
 pub(super) fn not_regular(path: &Path, kind: NotRegular) -> ConfigError {
-    ConfigError::new(format!("{} {}", path.display(), kind.described())).advice("replace it with a regular file")
+    ConfigError::new(format!("{} {}", path.display(), kind.description())).advice("replace it with a regular file")
 }
 
 /// Returns why a file cannot be read, as the rest of a sentence that starts with its name.
@@ -139,7 +139,7 @@ pub fn describe_read_error(error: &ReadError) -> String {
             "cannot be read: permission denied".into()
         }
         ReadError::Io(error) => format!("cannot be read: {error}"),
-        ReadError::NotRegular(kind) => kind.described().into(),
+        ReadError::NotRegular(kind) => kind.description().into(),
         ReadError::TooLarge { max, .. } => {
             format!("is larger than the limit of {}", bytesize::ByteSize::b(*max).display().iec())
         }

@@ -3,9 +3,9 @@
 //! A value that cannot be read is reported and replaced by its default, so that reading continues and finds further
 //! errors. Settings with such defaults are never used.
 
+mod event_filter;
 mod event_socket;
 mod http;
-mod interest;
 mod limits;
 mod platform;
 mod source;
@@ -219,7 +219,7 @@ fn module(table: Table<'_>, ceilings: &Ceilings) -> Located<Module> {
         Some(watch) => items(Some(watch)).iter().filter_map(path).collect(),
         None => folder.iter().cloned().collect(),
     };
-    let interest = interest::interest(&table);
+    let filter = event_filter::event_filter(&table);
     let config = table.get("config").and_then(|value| value.table("[module.config]"));
     let limits = table.get("limits").and_then(|value| value.table("[module.limits]"));
     let retry_table = table.get("retry").and_then(|value| value.table("[module.retry]"));
@@ -228,8 +228,8 @@ fn module(table: Table<'_>, ceilings: &Ceilings) -> Located<Module> {
     let module = Located {
         name: span_of(&name, &table),
         path: table.span(),
-        sources: interest.sources,
-        tenants: interest.tenants,
+        sources: filter.sources,
+        tenants: filter.tenants,
         companies: Vec::new(),
         part: Module {
             name: name_of(name),
@@ -238,7 +238,7 @@ fn module(table: Table<'_>, ceilings: &Ceilings) -> Located<Module> {
             folder,
             build,
             watch,
-            wants: interest.wants,
+            wants: filter.wants,
             config: config.map(module_config).unwrap_or_default(),
             http: http::entries(table.get("http")),
             limits: limits::module(limits, ceilings),

@@ -18,9 +18,9 @@ use super::{ConfigError, ConfigErrors, Reference, SourceLocation, WrittenKeys, c
 use modhost_core::backoff::RetryPolicy;
 use modhost_core::browser_guard::HostName;
 use modhost_core::event::Name;
-use modhost_core::event::interest::Interest;
+use modhost_core::event::event_filter::EventFilter;
 use modhost_core::files::{self, FileOpError, NotRegular, ReadError};
-use modhost_core::limits::{Amounts, DEFAULT_STACK, Limits, Resource};
+use modhost_core::limits::{DEFAULT_STACK, LimitAmounts, Limits, Resource};
 
 /// The maximum size of a settings file, in bytes: about ten thousand modules.
 const MAX_SIZE: u64 = 4 << 20;
@@ -117,7 +117,7 @@ pub struct Server {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ceilings {
     /// The upper bounds for one delivery.
-    pub delivery: Amounts,
+    pub delivery: LimitAmounts,
     /// The maximum number of concurrent deliveries of a module, and of a tenant, or `None` for no upper bound.
     pub concurrency: Option<usize>,
 }
@@ -153,7 +153,7 @@ pub struct TenantLimits {
     /// The maximum memory of all its running deliveries together, in bytes, or `None` for only the limit of each.
     pub total_memory: Option<u64>,
     /// The upper bounds for each of its deliveries, whatever the module allows.
-    pub delivery: Amounts,
+    pub delivery: LimitAmounts,
 }
 
 /// A module, which handles events.
@@ -173,7 +173,7 @@ pub struct Module {
     /// component when one of them changes. Default: `folder`, if it is set.
     pub watch: Vec<PathBuf>,
     /// The events that it handles. Default: `unique.chat.external-module.chosen`, of any source and tenant.
-    pub wants: Interest,
+    pub wants: EventFilter,
     /// Its configuration: strings unchanged, all other values as JSON.
     pub config: BTreeMap<String, String>,
     /// Where it may send HTTP requests. Empty: nowhere.
@@ -308,7 +308,7 @@ impl Default for TenantLimits {
             max_deliveries: 100_000,
             events_per_second: None,
             total_memory: None,
-            delivery: Amounts::default(),
+            delivery: LimitAmounts::default(),
         }
     }
 }
@@ -361,7 +361,7 @@ impl Settings {
     /// Returns the errors of [`Settings::load`], and an error on timeout.
     pub fn load_in_time(path: &Path) -> Result<Self, ConfigErrors> {
         let owned = path.to_owned();
-        files::within(files::READ_TIMEOUT, move || Self::load(owned))
+        files::blocking_with_timeout(files::READ_TIMEOUT, move || Self::load(owned))
             .unwrap_or_else(|error| Err(read_failed(&error).into()))
     }
 
@@ -467,7 +467,7 @@ fn unreadable(path: &Path, error: &ReadError) -> ConfigError {
                     .to_owned()
             }
         }),
-        ReadError::NotRegular(kind @ NotRegular::Folder) => ConfigError::new(format!("{shown} {}", kind.described()))
+        ReadError::NotRegular(kind @ NotRegular::Folder) => ConfigError::new(format!("{shown} {}", kind.description()))
             .advice(format!("use the file in it: {shown}/modules.toml")),
         ReadError::NotRegular(kind) => not_regular(path, *kind),
         ReadError::Io(io) if io.kind() == ErrorKind::PermissionDenied => {
@@ -482,15 +482,15 @@ fn unreadable(path: &Path, error: &ReadError) -> ConfigError {
 pub fn read_failed(error: &FileOpError) -> ConfigError {
     const ADVICE: &str = "check whether the file is on a network file system that does not respond";
     match error {
-        FileOpError::TimedOut(pending) => {
-            let file = pending.file.as_ref().map_or("a file of the settings".into(), |file| file.display().to_string());
+        FileOpError::TimedOut(blocked) => {
+            let file = blocked.file.as_ref().map_or("a file of the settings".into(), |file| file.display().to_string());
             ConfigError::new(format!("reading {file} took longer than {:?}", files::READ_TIMEOUT)).advice(ADVICE)
         }
         FileOpError::TooMany => {
             ConfigError::new("cannot read the settings: too many earlier reads still wait for a file system")
                 .advice("check the file system that does not respond")
         }
-        FileOpError::Broken => {
+        FileOpError::Failed => {
             ConfigError::new("reading the settings failed unexpectedly; please report this as a bug")
         }
     }

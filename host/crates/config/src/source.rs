@@ -8,7 +8,7 @@ use http::HeaderName;
 
 use super::{Module, Reference, SourceLocation, Tenant, WrittenKeys};
 use modhost_core::event::Name;
-use modhost_core::event::interest::NamePattern;
+use modhost_core::event::event_filter::NamePattern;
 
 /// The prefix of the names of Unique AI's events.
 const UNIQUE_PREFIX: &str = "unique.";

@@ -44,7 +44,7 @@ impl AddressScope {
     }
 
     /// Returns a description that follows "is" in an error message.
-    pub fn words(self) -> &'static str {
+    pub fn description(self) -> &'static str {
         match self {
             Self::Public => "a public address",
             Self::Private => "a private address",

@@ -155,7 +155,7 @@ impl fmt::Display for HostName {
 
 /// Adds security headers to a response: no content sniffing, no framing, no use by other origins, no referrer, and no
 /// caching unless the response sets its own policy. Deliveries and chats contain user data.
-pub fn seal(headers: &mut HeaderMap) {
+pub fn add_security_headers(headers: &mut HeaderMap) {
     let lines = [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),

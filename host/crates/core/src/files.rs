@@ -51,25 +51,25 @@ pub enum ReadError {
 #[derive(Debug)]
 pub enum FileOpError {
     /// The operation exceeded its time limit.
-    TimedOut(Pending),
+    TimedOut(BlockedOperation),
     /// Too many earlier operations exceeded their time limit and are still blocked.
     TooMany,
     /// The operation panicked, or the system refused to start a thread.
-    Broken,
+    Failed,
 }
 
 /// A file operation that exceeded its time limit and is still running.
 #[derive(Debug)]
-pub struct Pending {
+pub struct BlockedOperation {
     /// The file that it last accessed.
     pub file: Option<PathBuf>,
-    is_over: Arc<AtomicBool>,
+    has_ended: Arc<AtomicBool>,
 }
 
-impl Pending {
+impl BlockedOperation {
     /// Returns whether the operation has ended.
-    pub fn is_over(&self) -> bool {
-        self.is_over.load(Ordering::Acquire)
+    pub fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Acquire)
     }
 }
 
@@ -88,7 +88,7 @@ impl NotRegular {
     }
 
     /// Returns a description that follows the file's name in an error message.
-    pub fn described(self) -> &'static str {
+    pub fn description(self) -> &'static str {
         match self {
             Self::Folder => "is a folder, not a file",
             Self::Special => "is not a regular file, but a pipe, a device or the like",
@@ -116,7 +116,7 @@ impl ReadError {
 ///
 /// Returns an error if the file cannot be read, is not a regular file, or is larger than `max`.
 pub fn read(path: &Path, max: u64) -> Result<Vec<u8>, ReadError> {
-    note(path);
+    record_path(path);
     let file = open(path)?;
     let metadata = file.metadata()?;
     if let Some(kind) = NotRegular::of(&metadata) {
@@ -142,7 +142,7 @@ fn open(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path);
     // `open` returns ENXIO for a socket.
     file.map_err(|error| match error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) {
-        true => io::Error::other(NotRegular::Special.described()),
+        true => io::Error::other(NotRegular::Special.description()),
         false => error,
     })
 }
@@ -157,8 +157,8 @@ thread_local! {
     static READING: RefCell<Option<Arc<Mutex<Option<PathBuf>>>>> = const { RefCell::new(None) };
 }
 
-/// Records the file that this thread is about to access, for [`Pending::file`].
-pub fn note(path: &Path) {
+/// Records the file that this thread is about to access, for [`BlockedOperation::file`].
+pub fn record_path(path: &Path) {
     READING.with_borrow(|reading| {
         if let Some(reading) = reading {
             *lock(reading) = Some(path.to_owned());
@@ -178,7 +178,7 @@ struct End {
     /// Set by whichever comes first: the thread when it is done, or the waiting caller at the time limit.
     is_settled: AtomicBool,
     /// Set when the thread is done.
-    is_over: Arc<AtomicBool>,
+    has_ended: Arc<AtomicBool>,
 }
 
 impl Operation {
@@ -194,7 +194,7 @@ impl Operation {
             let _end_on_drop = EndOnDrop(end);
             work();
         };
-        thread.spawn(run).map_err(|_| FileOpError::Broken)?;
+        thread.spawn(run).map_err(|_| FileOpError::Failed)?;
         Ok(operation)
     }
 
@@ -205,7 +205,7 @@ impl Operation {
             ABANDONED.fetch_sub(1, Ordering::Relaxed);
         }
         let file = lock(&self.reading).clone();
-        FileOpError::TimedOut(Pending { file, is_over: self.end.is_over.clone() })
+        FileOpError::TimedOut(BlockedOperation { file, has_ended: self.end.has_ended.clone() })
     }
 }
 
@@ -213,7 +213,7 @@ struct EndOnDrop(Arc<End>);
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
-        self.0.is_over.store(true, Ordering::Release);
+        self.0.has_ended.store(true, Ordering::Release);
         if self.0.is_settled.swap(true, Ordering::AcqRel) {
             ABANDONED.fetch_sub(1, Ordering::Relaxed);
         }
@@ -232,7 +232,7 @@ pub async fn off_runtime<T: Send + 'static>(
     let (done, result) = tokio::sync::oneshot::channel();
     let operation = Operation::start(move || drop(done.send(work())))?;
     match tokio::time::timeout(limit, result).await {
-        Ok(result) => result.map_err(|_| FileOpError::Broken),
+        Ok(result) => result.map_err(|_| FileOpError::Failed),
         Err(_) => Err(operation.abandon()),
     }
 }
@@ -242,12 +242,15 @@ pub async fn off_runtime<T: Send + 'static>(
 /// # Errors
 ///
 /// See [`off_runtime`].
-pub fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Result<T, FileOpError> {
+pub fn blocking_with_timeout<T: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, FileOpError> {
     let (done, result) = std::sync::mpsc::sync_channel(1);
     let operation = Operation::start(move || drop(done.send(work())))?;
     match result.recv_timeout(limit) {
         Ok(result) => Ok(result),
-        Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => Err(FileOpError::Broken),
+        Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => Err(FileOpError::Failed),
         Err(std::sync::mpsc::RecvTimeoutError::Timeout) => Err(operation.abandon()),
     }
 }
@@ -289,15 +292,15 @@ mod tests {
     async fn reports_the_file_that_exceeded_the_time_limit() {
         let (release, released) = std::sync::mpsc::channel::<()>();
         let hangs = move || {
-            note(Path::new("on/a/share"));
+            record_path(Path::new("on/a/share"));
             let _ = released.recv();
         };
         let limit = Duration::from_millis(20);
-        let Err(FileOpError::TimedOut(pending)) = off_runtime(limit, hangs).await else { panic!("expected a timeout") };
-        assert_eq!(pending.file.as_deref(), Some(Path::new("on/a/share")));
-        assert!(!pending.is_over());
+        let Err(FileOpError::TimedOut(blocked)) = off_runtime(limit, hangs).await else { panic!("expected a timeout") };
+        assert_eq!(blocked.file.as_deref(), Some(Path::new("on/a/share")));
+        assert!(!blocked.has_ended());
         drop(release);
         assert_eq!(off_runtime(READ_TIMEOUT, || 7).await.unwrap(), 7);
-        assert_eq!(within(READ_TIMEOUT, || 7).unwrap(), 7);
+        assert_eq!(blocking_with_timeout(READ_TIMEOUT, || 7).unwrap(), 7);
     }
 }

@@ -163,9 +163,9 @@ impl Resource {
 
 /// The limits in one table of modules.toml, each in the unit of its resource.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Amounts([Option<u64>; Resource::ALL.len()]);
+pub struct LimitAmounts([Option<u64>; Resource::ALL.len()]);
 
-impl Amounts {
+impl LimitAmounts {
     /// Returns the amount for a resource, if the table sets it.
     pub fn get(&self, resource: Resource) -> Option<u64> {
         self.0[resource.index()]
@@ -179,7 +179,7 @@ impl Amounts {
 
 /// The setting that a limit comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SetBy {
+pub enum LimitSource {
     /// `limits` of the module, or the default.
     Module,
     /// `limits` of the delivery's tenant.
@@ -194,7 +194,7 @@ pub struct Limit {
     /// The maximum, in the unit of the resource.
     pub amount: u64,
     /// The setting that it comes from.
-    pub set_by: SetBy,
+    pub set_by: LimitSource,
 }
 
 impl Limit {
@@ -202,9 +202,9 @@ impl Limit {
     pub fn setting(&self, resource: Resource) -> String {
         let key = resource.key();
         match self.set_by {
-            SetBy::Module => format!("`limits.{key}`"),
-            SetBy::Tenant => format!("`limits.{key}` of the tenant"),
-            SetBy::Server => format!("`{key}` of [server.ceilings]"),
+            LimitSource::Module => format!("`limits.{key}`"),
+            LimitSource::Tenant => format!("`limits.{key}` of the tenant"),
+            LimitSource::Server => format!("`{key}` of [server.ceilings]"),
         }
     }
 }
@@ -216,26 +216,26 @@ pub struct Limits([Limit; Resource::ALL.len()]);
 /// The default limits, without ceilings.
 impl Default for Limits {
     fn default() -> Self {
-        Self(Resource::ALL.map(|resource| Limit { amount: resource.default_amount(), set_by: SetBy::Module }))
+        Self(Resource::ALL.map(|resource| Limit { amount: resource.default_amount(), set_by: LimitSource::Module }))
     }
 }
 
 impl Limits {
     /// Returns a module's limits, capped by the ceilings of the server.
-    pub fn of_module(module: &Amounts, ceilings: &Amounts) -> Self {
+    pub fn of_module(module: &LimitAmounts, ceilings: &LimitAmounts) -> Self {
         let mut limits = Self::default();
         for (resource, limit) in Resource::ALL.into_iter().zip(&mut limits.0) {
             limit.amount = module.get(resource).unwrap_or(limit.amount);
         }
-        limits.below(ceilings, SetBy::Server)
+        limits.below(ceilings, LimitSource::Server)
     }
 
     /// Returns these limits, capped by a tenant's ceilings.
-    pub fn for_tenant(self, ceilings: &Amounts) -> Self {
-        self.below(ceilings, SetBy::Tenant)
+    pub fn for_tenant(self, ceilings: &LimitAmounts) -> Self {
+        self.below(ceilings, LimitSource::Tenant)
     }
 
-    fn below(mut self, ceilings: &Amounts, set_by: SetBy) -> Self {
+    fn below(mut self, ceilings: &LimitAmounts, set_by: LimitSource) -> Self {
         for (limit, ceiling) in self.0.iter_mut().zip(ceilings.0) {
             if let Some(amount) = ceiling.filter(|ceiling| *ceiling < limit.amount) {
                 *limit = Limit { amount, set_by };
@@ -246,7 +246,7 @@ impl Limits {
 
     /// Returns these limits with another amount for one resource, as if the module had set it.
     pub fn with(mut self, resource: Resource, amount: u64) -> Self {
-        self.0[resource.index()] = Limit { amount, set_by: SetBy::Module };
+        self.0[resource.index()] = Limit { amount, set_by: LimitSource::Module };
         self
     }
 
@@ -372,8 +372,8 @@ impl std::error::Error for LimitReached {}
 mod tests {
     use super::*;
 
-    fn amounts(given: &[(Resource, u64)]) -> Amounts {
-        let mut amounts = Amounts::default();
+    fn amounts(given: &[(Resource, u64)]) -> LimitAmounts {
+        let mut amounts = LimitAmounts::default();
         given.iter().for_each(|(resource, amount)| amounts.set(*resource, *amount));
         amounts
     }

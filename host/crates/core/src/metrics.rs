@@ -125,13 +125,13 @@ pub fn render() -> String {
 #[derive(Clone, Copy, Debug)]
 pub enum EventOutcome {
     /// The event is recorded on disk.
-    Taken,
+    Recorded,
     /// The event is a duplicate.
-    Again,
+    Duplicate,
     /// No module wants the event.
     Unwanted,
     /// The event was refused for now; the sender should retry.
-    PutOff,
+    Deferred,
     /// The body cannot be read as an event; it was refused and is kept for operators.
     Unreadable,
     /// The platform's verification request for the endpoint, which was answered.
@@ -146,10 +146,10 @@ pub fn request(source: &Name, status: u16) {
 /// Counts a verified event.
 pub fn event(source: &Name, tenant: &Name, outcome: EventOutcome) {
     let outcome = match outcome {
-        EventOutcome::Taken => "taken",
-        EventOutcome::Again => "again",
+        EventOutcome::Recorded => "taken",
+        EventOutcome::Duplicate => "again",
         EventOutcome::Unwanted => "unwanted",
-        EventOutcome::PutOff => "put_off",
+        EventOutcome::Deferred => "put_off",
         EventOutcome::Unreadable => "unreadable",
         EventOutcome::Challenge => "challenge",
     };
@@ -265,9 +265,9 @@ pub fn swap_refused(module: &Name, by: RefusedBy) {
 #[derive(Clone, Copy, Debug)]
 pub enum CanaryEnd {
     /// It was promoted.
-    TookOver,
+    Promoted,
     /// It was rolled back.
-    WentBack,
+    RolledBack,
     /// An operator aborted it.
     Aborted,
     /// Another version or canary replaced it.
@@ -277,8 +277,8 @@ pub enum CanaryEnd {
 /// Counts a canary that has ended.
 pub fn canary(module: &Name, end: CanaryEnd) {
     let outcome = match end {
-        CanaryEnd::TookOver => "took_over",
-        CanaryEnd::WentBack => "went_back",
+        CanaryEnd::Promoted => "took_over",
+        CanaryEnd::RolledBack => "went_back",
         CanaryEnd::Aborted => "aborted",
         CanaryEnd::Replaced => "replaced",
     };

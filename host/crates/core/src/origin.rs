@@ -21,9 +21,9 @@ pub enum HostPattern {
     /// `*`: any host.
     Any,
     /// `*.example.com`: every subdomain of this name, but not the name itself.
-    Below(String),
+    Subdomains(String),
     /// This host only.
-    One(Host<String>),
+    Exact(Host<String>),
 }
 
 impl Origin {
@@ -81,7 +81,7 @@ impl Origin {
             _ => return None,
         };
         let (host, port) = (url.host()?.to_owned(), url.port_or_known_default()?);
-        Some(Self { secure, host: HostPattern::One(host), port })
+        Some(Self { secure, host: HostPattern::Exact(host), port })
     }
 
     /// Returns whether this pattern allows the origin of a request.
@@ -100,22 +100,22 @@ impl HostPattern {
             return None;
         }
         match Host::parse(name).ok()? {
-            Host::Domain(name) if below => Some(Self::Below(name)),
+            Host::Domain(name) if below => Some(Self::Subdomains(name)),
             _ if below => None,
-            host => Some(Self::One(host)),
+            host => Some(Self::Exact(host)),
         }
     }
 
     /// Returns whether it matches a single host.
-    pub fn is_one(&self) -> bool {
-        matches!(self, Self::One(_))
+    pub fn is_exact(&self) -> bool {
+        matches!(self, Self::Exact(_))
     }
 
     /// Returns whether this pattern allows the host of a request.
     pub fn allows(&self, requested: &Self) -> bool {
         match (self, requested) {
             (Self::Any, _) => true,
-            (Self::Below(name), Self::One(Host::Domain(requested))) => requested
+            (Self::Subdomains(name), Self::Exact(Host::Domain(requested))) => requested
                 .strip_suffix(name.as_str())
                 .and_then(|rest| rest.strip_suffix('.'))
                 .is_some_and(|it| !it.is_empty()),
@@ -132,8 +132,8 @@ impl fmt::Display for Origin {
         }
         match &self.host {
             HostPattern::Any => f.write_str("*")?,
-            HostPattern::Below(name) => write!(f, "*.{name}")?,
-            HostPattern::One(host) => write!(f, "{host}")?,
+            HostPattern::Subdomains(name) => write!(f, "*.{name}")?,
+            HostPattern::Exact(host) => write!(f, "{host}")?,
         }
         let default = if self.secure { 443 } else { 80 };
         if self.port == default { Ok(()) } else { write!(f, ":{}", self.port) }

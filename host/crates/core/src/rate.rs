@@ -9,12 +9,12 @@ use crate::sync::lock;
 const BURST: f64 = 5.0;
 
 /// A token bucket.
-pub struct Rate {
+pub struct RateLimiter {
     per_second: f64,
     bucket: Mutex<(f64, Instant)>,
 }
 
-impl Rate {
+impl RateLimiter {
     /// Creates a limit of this many events per second, at least 1. The bucket starts full.
     pub fn new(per_second: u32) -> Self {
         let per_second = f64::from(per_second.max(1));

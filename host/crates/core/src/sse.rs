@@ -52,7 +52,7 @@ pub struct Parser {
 
 /// An item of the stream.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Read {
+pub enum Item {
     /// The data of an event.
     Data(Bytes),
     /// An event with a name, and its data, which may be empty.
@@ -80,7 +80,7 @@ impl Parser {
 
     /// Parses a chunk of the stream up to the next item, and removes the parsed bytes from the chunk. Returns `None`
     /// when the chunk is used up.
-    pub fn next(&mut self, piece: &mut Bytes) -> Option<Read> {
+    pub fn next(&mut self, piece: &mut Bytes) -> Option<Item> {
         while !piece.is_empty() {
             if std::mem::take(&mut self.after_return) && piece[0] == b'\n' {
                 piece.advance(1);
@@ -103,7 +103,7 @@ impl Parser {
 
     /// Returns the last event as if the stream had ended with a line end and a blank line, which some servers omit. The
     /// caller must check the data to find out whether the event is complete.
-    pub fn finish(&mut self) -> Option<Read> {
+    pub fn finish(&mut self) -> Option<Item> {
         if self.line_has_bytes {
             self.end_line();
         }
@@ -126,7 +126,7 @@ impl Parser {
         }
     }
 
-    fn end_line(&mut self) -> Option<Read> {
+    fn end_line(&mut self) -> Option<Item> {
         let line = std::mem::take(&mut self.line);
         let at_start = std::mem::take(&mut self.at_start);
         let line = line.strip_prefix(BYTE_ORDER_MARK).filter(|_| at_start).unwrap_or(&line);
@@ -138,7 +138,7 @@ impl Parser {
             return None;
         }
         if line.starts_with(b":") {
-            return Some(Read::KeepAlive);
+            return Some(Item::KeepAlive);
         }
         if let Some(name) = line.strip_prefix(NAME) {
             let name = String::from_utf8_lossy(&name[..name.len().min(MAX_NAME)]).trim().to_ascii_lowercase();
@@ -170,22 +170,22 @@ impl Parser {
         None
     }
 
-    fn end_event(&mut self) -> Option<Read> {
+    fn end_event(&mut self) -> Option<Item> {
         let (name, data) = (self.name.take(), self.data.take());
         if std::mem::take(&mut self.too_large) {
-            return Some(Read::TooLarge);
+            return Some(Item::TooLarge);
         }
         // The standard ignores events without data, but `event: error` must not get lost.
         if let Some(name) = name {
-            return Some(Read::Named(name, data.unwrap_or_default().into()));
+            return Some(Item::Named(name, data.unwrap_or_default().into()));
         }
-        data.map(|data| if data.trim_ascii().is_empty() { Read::KeepAlive } else { Read::Data(data.into()) })
+        data.map(|data| if data.trim_ascii().is_empty() { Item::KeepAlive } else { Item::Data(data.into()) })
     }
 }
 
 /// The format of a body, detected from its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Beginning {
+pub enum BodyFormat {
     /// Server-sent events.
     Events,
     /// Any other format.
@@ -195,7 +195,7 @@ pub enum Beginning {
 }
 
 /// Returns the number of leading bytes that don't indicate the format: byte order marks and white space.
-pub fn blank(body: &[u8]) -> usize {
+pub fn leading_blank(body: &[u8]) -> usize {
     let is_blank = |rest: &[u8]| rest.first().is_some_and(u8::is_ascii_whitespace);
     let mut at = 0;
     loop {
@@ -208,21 +208,21 @@ pub fn blank(body: &[u8]) -> usize {
     }
 }
 
-/// Detects the format of a body from its first bytes, after the [`blank`] ones. The content type is ignored.
-pub fn beginning(body: &[u8]) -> Beginning {
+/// Detects the format of a body from its first bytes, after the [`leading_blank`] ones. The content type is ignored.
+pub fn detect_format(body: &[u8]) -> BodyFormat {
     if body.first() == Some(&b':') {
-        return Beginning::Events;
+        return BodyFormat::Events;
     }
-    let mut format = Beginning::Other;
+    let mut format = BodyFormat::Other;
     for field in FIELDS {
         match body.strip_prefix(field.as_bytes()) {
-            Some([b':' | b'\n' | b'\r', ..]) => return Beginning::Events,
-            Some([]) => format = Beginning::Unknown,
-            None if field.as_bytes().starts_with(body) => format = Beginning::Unknown,
+            Some([b':' | b'\n' | b'\r', ..]) => return BodyFormat::Events,
+            Some([]) => format = BodyFormat::Unknown,
+            None if field.as_bytes().starts_with(body) => format = BodyFormat::Unknown,
             _ => {}
         }
     }
-    if BYTE_ORDER_MARK.starts_with(body) { Beginning::Unknown } else { format }
+    if BYTE_ORDER_MARK.starts_with(body) { BodyFormat::Unknown } else { format }
 }
 
 /// Returns whether an event only keeps the connection alive: its name or its data is a keep-alive word, or its data is
@@ -251,7 +251,7 @@ mod tests {
     const LIMIT: usize = 64;
 
     /// Parses a stream in chunks of this many bytes.
-    fn read(stream: &[u8], piece: usize) -> Vec<Read> {
+    fn read(stream: &[u8], piece: usize) -> Vec<Item> {
         let mut parser = Parser::new(LIMIT);
         let mut all = Vec::new();
         for piece in stream.chunks(piece.max(1)) {
@@ -264,13 +264,13 @@ mod tests {
         all
     }
 
-    fn data(text: &str) -> Read {
-        Read::Data(Bytes::copy_from_slice(text.as_bytes()))
+    fn data(text: &str) -> Item {
+        Item::Data(Bytes::copy_from_slice(text.as_bytes()))
     }
 
     /// Checks that a stream is parsed to the same items with every chunk size.
     #[track_caller]
-    fn assert_parses(stream: &str, expected: &[Read]) {
+    fn assert_parses(stream: &str, expected: &[Item]) {
         for piece in 1..=stream.len() {
             assert_eq!(read(stream.as_bytes(), piece), expected, "{stream:?} in pieces of {piece}");
         }
@@ -292,10 +292,10 @@ mod tests {
 
     #[test]
     fn reports_comments_and_empty_data_as_signs_of_life() {
-        assert_parses(": hello\n\n:\n", &[Read::KeepAlive, Read::KeepAlive]);
+        assert_parses(": hello\n\n:\n", &[Item::KeepAlive, Item::KeepAlive]);
         assert_parses(
             "data:\n\ndata: \n\ndata\n\ndata: x\n: in between\ndata: y\n\n",
-            &[Read::KeepAlive, Read::KeepAlive, Read::KeepAlive, Read::KeepAlive, data("x\ny")],
+            &[Item::KeepAlive, Item::KeepAlive, Item::KeepAlive, Item::KeepAlive, data("x\ny")],
         );
     }
 
@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn returns_names_with_data() {
-        let named = |name: &str, data: &'static str| Read::Named(name.into(), data.into());
+        let named = |name: &str, data: &'static str| Item::Named(name.into(), data.into());
         assert_parses("event: Error\ndata: x\n\ndata: y\n\n", &[named("error", "x"), data("y")]);
         assert_parses("data: x\nevent:error\n\n", &[named("error", "x")]);
         assert_parses("event: error\n\nevent:\ndata: y\n\n", &[named("error", ""), data("y")]);
@@ -334,15 +334,15 @@ mod tests {
     #[test]
     fn detects_the_format_of_a_body() {
         for body in ["data: x", "data:", "data\n", "event: x", "id: 1", "retry: 5", ": hello", ":"] {
-            assert_eq!(beginning(body.as_bytes()), Beginning::Events, "{body:?}");
+            assert_eq!(detect_format(body.as_bytes()), BodyFormat::Events, "{body:?}");
         }
         for body in ["{", "[", "\"", "<html>", "database", "x", "datum", "events: 1", "identity"] {
-            assert_eq!(beginning(body.as_bytes()), Beginning::Other, "{body:?}");
+            assert_eq!(detect_format(body.as_bytes()), BodyFormat::Other, "{body:?}");
         }
         for body in [&b""[..], b"d", b"dat", b"data", b"ev", b"id", b"re", b"\xef", b"\xef\xbb"] {
-            assert_eq!(beginning(body), Beginning::Unknown, "{body:?}");
+            assert_eq!(detect_format(body), BodyFormat::Unknown, "{body:?}");
         }
-        assert_eq!(blank("\u{feff} \r\n\u{feff}data".as_bytes()), 9);
+        assert_eq!(leading_blank("\u{feff} \r\n\u{feff}data".as_bytes()), 9);
     }
 
     #[test]
@@ -392,7 +392,7 @@ mod tests {
     fn skips_oversized_events_and_continues() {
         let (whole, large) = ("x".repeat(LIMIT), "x".repeat(LIMIT + 1));
         assert_parses(&format!("data:{whole}\n\n"), &[data(&whole)]);
-        let expected = [data("1"), Read::TooLarge, data("2")];
+        let expected = [data("1"), Item::TooLarge, data("2")];
         assert_parses(&format!("data: 1\n\ndata:{large}\n\ndata: 2\n\n"), &expected);
         let lines = "data: 345678\n".repeat(LIMIT / 4);
         assert_parses(&format!("data: 1\n\n{lines}\ndata: 2\n\n"), &expected);

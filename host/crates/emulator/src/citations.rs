@@ -59,7 +59,7 @@ pub fn cite(text: &str, sources: &[Source]) -> (String, Vec<Reference>) {
 }
 
 /// Returns the part of an unfinished text that can be shown: without a marker that may still be incomplete.
-pub fn finished_part(text: &str) -> &str {
+pub fn complete_prefix(text: &str) -> &str {
     let Some(begin) = text.rfind('[') else { return text };
     let tail = &text[begin..];
     let letters = tail.trim_end_matches(|c: char| c.is_ascii_digit());
@@ -109,10 +109,10 @@ mod tests {
     #[test]
     fn hides_incomplete_markers() {
         for tail in ["[", "[so", "[source", "[source1", "[source12"] {
-            assert_eq!(finished_part(&format!("A{tail}")), "A", "{tail}");
+            assert_eq!(complete_prefix(&format!("A{tail}")), "A", "{tail}");
         }
         for whole in ["A [source1] b", "A [sour grapes", "A [1", "A"] {
-            assert_eq!(finished_part(whole), whole);
+            assert_eq!(complete_prefix(whole), whole);
         }
     }
 }

@@ -21,7 +21,11 @@ pub async fn check(request: Request, next: Next) -> Result<Response, ApiError> {
 }
 
 /// Rejects requests that a web page made a browser send, and prevents browsers from showing responses to pages.
-pub async fn refuse_pages(State(guard): State<Arc<ArcSwap<BrowserGuard>>>, request: Request, next: Next) -> Response {
+pub async fn reject_web_pages(
+    State(guard): State<Arc<ArcSwap<BrowserGuard>>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let (guard, uri, headers) = (guard.load_full(), request.uri(), request.headers());
     let checked = guard.check_host(uri, headers).and_then(|()| guard.check_origin(request.method(), uri, headers));
     let mut answer = match checked {
@@ -29,7 +33,7 @@ pub async fn refuse_pages(State(guard): State<Arc<ArcSwap<BrowserGuard>>>, reque
         Err(error) if error.is_malformed() => ApiError::invalid(error.to_string()).into_response(),
         Err(error) => ApiError::forbidden(error.to_string()).into_response(),
     };
-    browser_guard::seal(answer.headers_mut());
+    browser_guard::add_security_headers(answer.headers_mut());
     answer
 }
 

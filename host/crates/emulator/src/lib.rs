@@ -105,7 +105,7 @@ pub enum LocalError {
     Client(#[from] reqwest::Error),
     /// Two assistants have the same id.
     #[error("there are two assistants with the id {0:?}: each needs its own")]
-    TwoAssistants(String),
+    DuplicateAssistant(String),
 }
 
 /// A running local platform. Dropping it stops it immediately; [`LocalPlatform::shutdown`] lets requests in flight
@@ -299,7 +299,7 @@ fn open_chats(data_dir: Option<&Path>) -> Result<Chats, LocalError> {
 fn distinct(assistants: Vec<Assistant>) -> Result<Vec<Arc<Assistant>>, LocalError> {
     let mut ids = std::collections::HashSet::new();
     match assistants.iter().find(|assistant| !ids.insert(assistant.id.as_str())) {
-        Some(twice) => Err(LocalError::TwoAssistants(twice.id.clone())),
+        Some(twice) => Err(LocalError::DuplicateAssistant(twice.id.clone())),
         None => Ok(assistants.into_iter().map(Arc::new).collect()),
     }
 }

@@ -12,7 +12,7 @@ use url::Url;
 
 use super::LocalError;
 use super::documents::{self, Document, Found, Passage};
-use super::stemmer::telling_words;
+use super::stemmer::significant_words;
 use modhost_core::sync::lock;
 
 /// Minimum interval between scans of the folder for changes.
@@ -187,7 +187,7 @@ const SEARCH: &str = "SELECT key, CAST(place AS INTEGER) FROM passages WHERE pas
 /// digits and are quoted, so that input is never parsed as syntax.
 fn match_expression(text: &str) -> String {
     let mut expression = String::new();
-    for word in telling_words(text).iter().take(MAX_WORDS) {
+    for word in significant_words(text).iter().take(MAX_WORDS) {
         let or = if expression.is_empty() { "" } else { " OR " };
         // Writing to a string can't fail.
         let _ = write!(expression, "{or}\"{word}\"");

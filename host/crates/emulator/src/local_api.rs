@@ -19,15 +19,15 @@ use super::wire::{Message, Step};
 /// A chat with its messages and steps.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct WholeChat {
+pub struct ChatDetail {
     #[serde(flatten)]
     chat: Chat,
-    messages: Vec<WholeMessage>,
+    messages: Vec<MessageDetail>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct WholeMessage {
+struct MessageDetail {
     #[serde(flatten)]
     message: Message,
     /// The text viewers see in place of the message's text: set by a message event, not stored.
@@ -65,15 +65,15 @@ pub async fn chats(State(state): State<Arc<LocalState>>) -> Result<Json<Vec<Chat
 }
 
 /// `GET /local/chats/{chatId}`: returns a chat and its messages, oldest first, each with its steps in order.
-pub async fn chat(State(state): State<Arc<LocalState>>, Path(id): Path<String>) -> Result<Json<WholeChat>, ApiError> {
+pub async fn chat(State(state): State<Arc<LocalState>>, Path(id): Path<String>) -> Result<Json<ChatDetail>, ApiError> {
     let chat = state.chat(&id)?;
-    let whole = |message: Message| {
+    let detail = |message: Message| {
         let steps = state.chats.steps(&message.id)?;
         let (shown_text, failure) = (state.chats.shown_text(&message.id), state.chats.failure(&message.id));
-        Ok(WholeMessage { shown_text, failure, steps, message })
+        Ok(MessageDetail { shown_text, failure, steps, message })
     };
-    let messages = state.chats.messages(&id)?.into_iter().map(whole).collect::<Result<_, ApiError>>()?;
-    Ok(Json(WholeChat { chat, messages }))
+    let messages = state.chats.messages(&id)?.into_iter().map(detail).collect::<Result<_, ApiError>>()?;
+    Ok(Json(ChatDetail { chat, messages }))
 }
 
 /// `GET /local/assistants`.

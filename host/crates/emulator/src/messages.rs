@@ -14,7 +14,7 @@ use super::wire::{Correlation, List, Message, MessageAnswer, Object, Reference, 
 /// The query that names a chat.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct InChat {
+pub struct ChatQuery {
     chat_id: String,
     exclude_gpt_request: Option<String>,
 }
@@ -101,14 +101,14 @@ pub async fn create(
 /// `GET /messages?chatId=`: the messages of a chat, oldest first.
 pub async fn list(
     State(state): State<Arc<LocalState>>,
-    Params(wanted): Params<InChat>,
+    Params(wanted): Params<ChatQuery>,
 ) -> Result<Json<List<MessageAnswer>>, ApiError> {
     state.chat(&wanted.chat_id)?;
     let mut messages = state.chats.messages(&wanted.chat_id)?;
     if is_true(wanted.exclude_gpt_request.as_deref()) {
         messages.iter_mut().for_each(|message| message.gpt_request = None);
     }
-    Ok(Json(List::whole("/messages", messages.into_iter().map(MessageAnswer::from).collect())))
+    Ok(Json(List::single_page("/messages", messages.into_iter().map(MessageAnswer::from).collect())))
 }
 
 /// Returns whether a query parameter is true; Python writes `True`.
@@ -120,7 +120,7 @@ pub fn is_true(parameter: Option<&str>) -> bool {
 pub async fn retrieve(
     State(state): State<Arc<LocalState>>,
     Path(id): Path<String>,
-    Params(wanted): Params<InChat>,
+    Params(wanted): Params<ChatQuery>,
 ) -> Result<Json<MessageAnswer>, ApiError> {
     Ok(Json(state.message(&wanted.chat_id, &id)?.into()))
 }
@@ -137,7 +137,7 @@ pub async fn modify(
 }
 
 /// `POST /messages/{id}/event`: changes what viewers see without storing it. Returns the message as viewers see it.
-pub async fn show(
+pub async fn send_event(
     State(state): State<Arc<LocalState>>,
     Path(id): Path<String>,
     Body(change): Body<MessageChange>,
@@ -154,7 +154,7 @@ pub async fn show(
 pub async fn delete(
     State(state): State<Arc<LocalState>>,
     Path(id): Path<String>,
-    Params(wanted): Params<InChat>,
+    Params(wanted): Params<ChatQuery>,
 ) -> Result<Json<MessageAnswer>, ApiError> {
     let message = state.message(&wanted.chat_id, &id)?;
     state.chats.delete_message(&id)?;

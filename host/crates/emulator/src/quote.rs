@@ -9,7 +9,7 @@ use super::LocalState;
 use super::citations::{Marker, markers};
 use super::completion::{ModelMessage, ModelRole};
 use super::error::ApiError;
-use super::stemmer::{stem, telling_words, words};
+use super::stemmer::{significant_words, stem, words};
 
 /// Maximum numbers of passages to quote and of sentences per passage.
 const PASSAGES: usize = 3;
@@ -175,7 +175,7 @@ fn quotes(question: &str, passages: &[Passage]) -> Vec<String> {
 /// Returns the weight of each word of a question: higher if fewer passages contain it.
 fn weights(question: &str, passages: &[Passage]) -> BTreeMap<String, usize> {
     let in_passages: Vec<BTreeSet<String>> = passages.iter().map(|passage| stems(&passage.text)).collect();
-    let asked: BTreeSet<String> = telling_words(question).iter().map(|word| stem(word).to_owned()).collect();
+    let asked: BTreeSet<String> = significant_words(question).iter().map(|word| stem(word).to_owned()).collect();
     let weigh = |asked: String| {
         let having = in_passages.iter().filter(|stems| stems.contains(&asked)).count();
         (asked, passages.len() + 1 - having)

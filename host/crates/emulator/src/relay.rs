@@ -14,9 +14,9 @@ use super::error::ApiError;
 use super::settings::CompletionEndpoint;
 use super::wire::{Stamp, new_id};
 use modhost_core::json;
-use modhost_core::sse::{self, Beginning, Parser};
+use modhost_core::sse::{self, BodyFormat, Parser};
 use modhost_core::text::truncate;
-use modhost_platform::chat_completion::{self, Answered, Fault, MAX_ANSWER, MAX_EVENT, Progress, Reader};
+use modhost_platform::chat_completion::{self, CompletedAnswer, Fault, MAX_ANSWER, MAX_EVENT, Progress, Reader};
 
 /// Time limit for the list of models.
 const MODELS_WITHIN: Duration = Duration::from_secs(20);
@@ -58,20 +58,20 @@ impl Relay {
         match json::Value::read(&body).ok().map(json::Value::to_json) {
             Some(answer) if answer["choices"].is_array() => Ok(answer),
             // The endpoint streamed the answer.
-            _ => Ok(whole(text, answered)),
+            _ => Ok(complete_answer(text, answered)),
         }
     }
 
     /// Requests an answer to read piece by piece.
-    pub async fn stream(&self, request: &CompletionRequest) -> Result<Pieces<'_>, ApiError> {
+    pub async fn stream(&self, request: &CompletionRequest) -> Result<AnswerStream<'_>, ApiError> {
         let response = self.ask(request, true).await?;
-        Ok(Pieces {
+        Ok(AnswerStream {
             relay: self,
             response,
             reader: Reader::default(),
             parser: Parser::new(MAX_EVENT),
             body: Bytes::new(),
-            whole: BytesMut::new(),
+            complete_body: BytesMut::new(),
             has_events: None,
             is_over: false,
         })
@@ -222,8 +222,8 @@ fn error_text(body: &str) -> String {
 }
 
 /// Builds an answer in OpenAI's shape.
-fn whole(text: String, answered: Answered) -> Value {
-    let Answered { ending, tool_calls, .. } = answered;
+fn complete_answer(text: String, answered: CompletedAnswer) -> Value {
+    let CompletedAnswer { ending, tool_calls, .. } = answered;
     let calls: Vec<_> = tool_calls
         .iter()
         .map(|call| {
@@ -252,7 +252,7 @@ fn whole(text: String, answered: Answered) -> Value {
 }
 
 /// An answer that is being read.
-pub struct Pieces<'a> {
+pub struct AnswerStream<'a> {
     relay: &'a Relay,
     response: Response,
     reader: Reader,
@@ -260,7 +260,7 @@ pub struct Pieces<'a> {
     /// Received bytes that are not parsed yet.
     body: Bytes,
     /// The received bytes of an answer that is not streamed.
-    whole: BytesMut,
+    complete_body: BytesMut,
     /// Whether the answer is an event stream; `None` until that is known.
     has_events: Option<bool>,
     /// Whether the body has ended.
@@ -268,31 +268,31 @@ pub struct Pieces<'a> {
 }
 
 /// A piece of an answer.
-pub enum Piece {
+pub enum AnswerPiece {
     /// A piece of the text.
     Text(String),
     /// The end.
-    End(Answered),
+    End(CompletedAnswer),
 }
 
-impl Pieces<'_> {
+impl AnswerStream<'_> {
     /// Waits for the next piece. Must not be called after the end.
-    pub async fn next(&mut self) -> Result<Piece, ApiError> {
+    pub async fn next(&mut self) -> Result<AnswerPiece, ApiError> {
         loop {
             if self.has_events()? {
                 if let Some(piece) = self.read_events()? {
                     return Ok(piece);
                 }
             } else if self.is_over {
-                return self.read_whole();
+                return self.read_complete();
             }
             match self.response.chunk().await.map_err(|error| self.relay.unreadable(&error))? {
-                Some(chunk) if self.has_events == Some(false) => self.whole.extend_from_slice(&chunk),
+                Some(chunk) if self.has_events == Some(false) => self.complete_body.extend_from_slice(&chunk),
                 Some(chunk) if self.body.is_empty() => self.body = chunk,
                 Some(chunk) => self.body = [&self.body[..], &chunk].concat().into(),
                 None => self.is_over = true,
             }
-            if self.whole.len() > MAX_ANSWER {
+            if self.complete_body.len() > MAX_ANSWER {
                 return Err(self.relay.fault(&Fault::TooLarge("it", MAX_ANSWER)));
             }
         }
@@ -301,21 +301,21 @@ impl Pieces<'_> {
     /// Returns whether the answer is known to be an event stream.
     fn has_events(&mut self) -> Result<bool, ApiError> {
         if self.has_events.is_none() {
-            self.body.advance(sse::blank(&self.body));
-            match sse::beginning(&self.body) {
-                Beginning::Events => self.has_events = Some(true),
-                Beginning::Other => {
+            self.body.advance(sse::leading_blank(&self.body));
+            match sse::detect_format(&self.body) {
+                BodyFormat::Events => self.has_events = Some(true),
+                BodyFormat::Other => {
                     self.has_events = Some(false);
-                    self.whole = std::mem::take(&mut self.body).into();
+                    self.complete_body = std::mem::take(&mut self.body).into();
                 }
-                Beginning::Unknown => {}
+                BodyFormat::Unknown => {}
             }
         }
         Ok(self.has_events == Some(true))
     }
 
     /// Parses the received events.
-    fn read_events(&mut self) -> Result<Option<Piece>, ApiError> {
+    fn read_events(&mut self) -> Result<Option<AnswerPiece>, ApiError> {
         loop {
             let read = self.parser.next(&mut self.body);
             let (read, is_last) = match read {
@@ -327,7 +327,7 @@ impl Pieces<'_> {
             };
             let progress = self.reader.read(read, is_last).map_err(|fault| self.relay.fault(&fault))?;
             match progress {
-                Progress::Text(text) => return Ok(Some(Piece::Text(text))),
+                Progress::Text(text) => return Ok(Some(AnswerPiece::Text(text))),
                 Progress::Nothing => {}
                 Progress::Done => return self.end(true).map(Some),
             }
@@ -335,21 +335,21 @@ impl Pieces<'_> {
     }
 
     /// Reads the answer of an endpoint that doesn't stream although it was asked to.
-    fn read_whole(&mut self) -> Result<Piece, ApiError> {
-        if self.whole.is_empty() && self.body.is_empty() {
+    fn read_complete(&mut self) -> Result<AnswerPiece, ApiError> {
+        if self.complete_body.is_empty() && self.body.is_empty() {
             return self.end(true);
         }
         // An answer too short to be classified is still in `body`.
-        let mut body = std::mem::take(&mut self.whole);
+        let mut body = std::mem::take(&mut self.complete_body);
         body.extend_from_slice(&std::mem::take(&mut self.body));
         match self.reader.whole(&body).map_err(|fault| self.relay.fault(&fault))? {
-            Progress::Text(text) => Ok(Piece::Text(text)),
+            Progress::Text(text) => Ok(AnswerPiece::Text(text)),
             Progress::Nothing | Progress::Done => self.end(true),
         }
     }
 
-    fn end(&mut self, said: bool) -> Result<Piece, ApiError> {
+    fn end(&mut self, said: bool) -> Result<AnswerPiece, ApiError> {
         let answered = std::mem::take(&mut self.reader).end_with_tools(said);
-        answered.map(Piece::End).map_err(|fault| self.relay.fault(&fault))
+        answered.map(AnswerPiece::End).map_err(|fault| self.relay.fault(&fault))
     }
 }

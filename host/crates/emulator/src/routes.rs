@@ -43,7 +43,7 @@ pub fn router(state: Arc<LocalState>, guard: Arc<ArcSwap<BrowserGuard>>) -> Rout
         })
         .fallback(async |request: Request| ApiError::no_such_call(request.method().as_str(), request.uri().path()))
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(middleware::from_fn_with_state(guard, credentials::refuse_pages))
+        .layer(middleware::from_fn_with_state(guard, credentials::reject_web_pages))
         .with_state(state)
 }
 
@@ -53,7 +53,7 @@ fn public_api() -> Router<Arc<LocalState>> {
         .route("/message-log/{id}", patch(message_log::update))
         .route("/messages", get(messages::list).post(messages::create))
         .route("/messages/{id}", get(messages::retrieve).patch(messages::modify).delete(messages::delete))
-        .route("/messages/{id}/event", post(messages::show))
+        .route("/messages/{id}/event", post(messages::send_event))
         .route("/search/search", post(search::search))
         .route("/search/search-string", post(search::search_string))
         .route("/openai/chat/completions", post(completion::complete))

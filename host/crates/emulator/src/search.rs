@@ -12,7 +12,7 @@ use super::documents::Document;
 use super::error::{ApiError, Body};
 use super::filter::Filter;
 use super::library::Hit;
-use super::stemmer::telling_words;
+use super::stemmer::significant_words;
 use super::wire::{Object, Role, Stamp};
 
 /// The platform's default and maximum.
@@ -185,7 +185,7 @@ pub async fn search_string(
     State(state): State<Arc<LocalState>>,
     Body(request): Body<SearchStringRequest>,
 ) -> Result<Json<Value>, ApiError> {
-    let mut words = telling_words(&request.prompt);
+    let mut words = significant_words(&request.prompt);
     let earlier = match (request.messages, &request.chat_id) {
         (Some(messages), _) => last_question(
             messages.into_iter().map(|message| (message.role.to_lowercase() == "user", message.text)),
@@ -202,7 +202,7 @@ pub async fn search_string(
         (None, None) => None,
     };
     if words.len() < 2 {
-        words.extend(earlier.iter().flat_map(|text| telling_words(text)));
+        words.extend(earlier.iter().flat_map(|text| significant_words(text)));
     }
     Ok(Json(json!({ "object": "search.search-string", "searchString": words.join(" ") })))
 }

@@ -135,14 +135,14 @@ pub async fn delete_chat(
 /// The pagination of a list.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Part {
+pub struct Page {
     skip: Option<usize>,
     take: Option<usize>,
     exclude_gpt_request: Option<String>,
     name: Option<String>,
 }
 
-impl Part {
+impl Page {
     /// Returns how many items to skip and to take, with the platform's default and maximum.
     fn range(&self, default: usize, max: usize) -> Result<(usize, usize), ApiError> {
         let take = self.take.unwrap_or(default);
@@ -157,13 +157,13 @@ impl Part {
 pub async fn messages(
     State(state): State<Arc<LocalState>>,
     Path(id): Path<String>,
-    Params(part): Params<Part>,
+    Params(page): Params<Page>,
 ) -> Result<Json<Value>, ApiError> {
     state.chat(&id)?;
-    let (skip, take) = part.range(10, 100)?;
+    let (skip, take) = page.range(10, 100)?;
     let mut messages = state.chats.messages(&id)?;
     let total = messages.len();
-    if is_true(part.exclude_gpt_request.as_deref()) {
+    if is_true(page.exclude_gpt_request.as_deref()) {
         messages.iter_mut().for_each(|message| message.gpt_request = None);
     }
     let messages: Vec<SpaceMessage> = messages.into_iter().skip(skip).take(take).map(SpaceMessage::from).collect();
@@ -188,10 +188,10 @@ pub async fn get_space(State(state): State<Arc<LocalState>>, Path(id): Path<Stri
 /// `GET /space`: returns the assistants whose name contains `name`.
 pub async fn list_spaces(
     State(state): State<Arc<LocalState>>,
-    Params(part): Params<Part>,
+    Params(page): Params<Page>,
 ) -> Result<Json<Value>, ApiError> {
-    let (skip, take) = part.range(50, 1000)?;
-    let name = part.name.unwrap_or_default().to_lowercase();
+    let (skip, take) = page.range(50, 1000)?;
+    let name = page.name.unwrap_or_default().to_lowercase();
     let assistants = state.assistants.load();
     let named = assistants.iter().filter(|assistant| assistant.name.to_lowercase().contains(&name));
     let spaces: Vec<Value> = named.skip(skip).take(take).map(|assistant| space_answer(&state, assistant)).collect();

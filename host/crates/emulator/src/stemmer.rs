@@ -20,7 +20,7 @@ pub fn words(text: &str) -> impl Iterator<Item = String> + '_ {
 
 /// Returns the distinct words that are not stop words, in order. If a text has only stop words, returns all of them:
 /// "to be or not to be" is a question, too.
-pub fn telling_words(text: &str) -> Vec<String> {
+pub fn significant_words(text: &str) -> Vec<String> {
     let telling = distinct(words(text).filter(|word| STOP_WORDS.binary_search(&word.as_str()).is_err()));
     if telling.is_empty() { distinct(words(text)) } else { telling }
 }
@@ -56,9 +56,12 @@ mod tests {
 
     #[test]
     fn removes_stop_words_unless_all_words_are_stop_words() {
-        assert_eq!(telling_words("What is our travel policy, and the travel budget?"), ["travel", "policy", "budget"]);
-        assert_eq!(telling_words("to be"), ["to", "be"]);
-        assert!(telling_words("?!…").is_empty());
+        assert_eq!(
+            significant_words("What is our travel policy, and the travel budget?"),
+            ["travel", "policy", "budget"]
+        );
+        assert_eq!(significant_words("to be"), ["to", "be"]);
+        assert!(significant_words("?!…").is_empty());
     }
 
     #[test]

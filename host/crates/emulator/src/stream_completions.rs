@@ -8,14 +8,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::LocalState;
-use super::citations::{Source, cite, finished_part};
+use super::citations::{Source, cite, complete_prefix};
 use super::completion::{CompletionRequest, Model};
 use super::error::{ApiError, Body};
 use super::quote;
-use super::relay::Piece;
+use super::relay::AnswerPiece;
 use super::wire::{Message, MessageAnswer, Object, Role, Stamp};
 use modhost_platform::Usage;
-use modhost_platform::chat_completion::{Answered, ToolCall};
+use modhost_platform::chat_completion::{CompletedAnswer, ToolCall};
 
 /// The question and the message to write the answer to, as the official Python SDK sends them.
 #[derive(Deserialize)]
@@ -101,8 +101,8 @@ impl Writer<'_> {
                 let mut pieces = relay.stream(&self.request.question).await?;
                 loop {
                     match pieces.next().await? {
-                        Piece::Text(text) => self.append(&mut answer.text, &text)?,
-                        Piece::End(Answered { rest, ending, tool_calls }) => {
+                        AnswerPiece::Text(text) => self.append(&mut answer.text, &text)?,
+                        AnswerPiece::End(CompletedAnswer { rest, ending, tool_calls }) => {
                             self.append(&mut answer.text, &rest)?;
                             (answer.usage, answer.tool_calls) = (ending.usage, tool_calls);
                             break;
@@ -125,7 +125,7 @@ impl Writer<'_> {
             return Ok(());
         }
         text.push_str(piece);
-        let (shown, references) = cite(finished_part(text), self.sources());
+        let (shown, references) = cite(complete_prefix(text), self.sources());
         self.change(|message| {
             message.text = Some(shown);
             message.references = references;

@@ -247,7 +247,7 @@ pub struct List<T> {
 
 impl<T> List<T> {
     /// Creates a list without further pages, at this path.
-    pub fn whole(url: &'static str, data: Vec<T>) -> Self {
+    pub fn single_page(url: &'static str, data: Vec<T>) -> Self {
         Self { object: "list", url, data, has_more: false }
     }
 }

@@ -271,49 +271,49 @@ impl Health {
 }
 
 /// Returns the routes `/livez` and `/readyz`, which need no authentication.
-pub fn probes(health: Arc<Health>) -> Router {
+pub fn probe_routes(health: Arc<Health>) -> Router {
     Router::new().route("/livez", get(live)).route("/readyz", get(ready)).with_state(health)
 }
 
 /// `GET /livez`.
 pub async fn live() -> Response {
-    uncached(StatusCode::OK, Json(json!({ "status": "ok" })))
+    no_store(StatusCode::OK, Json(json!({ "status": "ok" })))
 }
 
 /// `GET /readyz`.
 pub async fn ready(State(health): State<Arc<Health>>) -> Response {
     let (code, report) = health.report(false);
-    uncached(code, Json(report))
+    no_store(code, Json(report))
 }
 
 /// Returns the routes of a listener while its host starts: the probes, and 503 with `Retry-After: 1` for everything
 /// else.
-pub fn while_starting(health: Arc<Health>) -> Router {
+pub fn startup_routes(health: Arc<Health>) -> Router {
     let retry_later = async || {
         let answer = Json(json!({ "success": false, "error": "the host is starting" }));
         (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], answer)
     };
     let health_route = Router::new().route("/health", get(public_health)).with_state(health.clone());
-    probes(health).merge(health_route).fallback(retry_later)
+    probe_routes(health).merge(health_route).fallback(retry_later)
 }
 
 /// Returns the response of `/health` to unauthenticated clients: a shorter form of `/readyz`.
-pub fn anonymous(health: &Health) -> Response {
+pub fn public_report(health: &Health) -> Response {
     let (code, Report { status, reasons, .. }) = health.report(false);
     let mut answer = json!({ "status": status });
     if !reasons.is_empty() {
         answer["reasons"] = reasons.into();
     }
-    uncached(code, Json(answer))
+    no_store(code, Json(answer))
 }
 
 /// `GET /health` of the public listener.
 pub async fn public_health(State(health): State<Arc<Health>>) -> Response {
-    anonymous(&health)
+    public_report(&health)
 }
 
 /// Returns a response that must not be cached.
-pub fn uncached(code: StatusCode, answer: impl IntoResponse) -> Response {
+pub fn no_store(code: StatusCode, answer: impl IntoResponse) -> Response {
     (code, [(header::CACHE_CONTROL, "no-store")], answer).into_response()
 }
 
@@ -332,7 +332,7 @@ mod tests {
         /// Whether small writes succeed although the disk is full.
         small_writes_fit: AtomicBool,
         known: Mutex<Option<JournalError>>,
-        probes: AtomicU32,
+        probe_routes: AtomicU32,
     }
 
     #[async_trait]
@@ -342,7 +342,7 @@ mod tests {
         }
 
         async fn probe(&self) -> journal::Result<()> {
-            self.probes.fetch_add(1, Ordering::Relaxed);
+            self.probe_routes.fetch_add(1, Ordering::Relaxed);
             while self.blocked.load(Ordering::Relaxed) {
                 sleep(Duration::from_millis(1)).await;
             }
@@ -408,8 +408,8 @@ mod tests {
         disk.small_writes_fit.store(true, Ordering::Relaxed);
         disk.full.store(true, Ordering::Relaxed);
         wait_for_status(&health, (503, "failing")).await;
-        let probes = disk.probes.load(Ordering::Relaxed);
-        while disk.probes.load(Ordering::Relaxed) < probes + 3 {
+        let probe_routes = disk.probe_routes.load(Ordering::Relaxed);
+        while disk.probe_routes.load(Ordering::Relaxed) < probe_routes + 3 {
             assert_eq!(status(&health), (503, "failing"));
             sleep(Duration::from_millis(1)).await;
         }
@@ -425,7 +425,7 @@ mod tests {
         let (health, watching) = watched(&disk);
         wait_for_status(&health, (503, "failing")).await;
         assert!(matches!(health.not_ready(), Some(NotReady::Stuck)));
-        assert_eq!(disk.probes.load(Ordering::Relaxed), 1, "no second probe starts while the first one waits");
+        assert_eq!(disk.probe_routes.load(Ordering::Relaxed), 1, "no second probe starts while the first one waits");
         disk.blocked.store(false, Ordering::Relaxed);
         wait_for_status(&health, (200, "ok")).await;
         watching.abort();

@@ -34,7 +34,7 @@ pub(super) fn cite(text: &str, sources: &[Hit]) -> (String, Vec<Reference>) {
 }
 
 /// Returns the part of an unfinished text that can be shown: all of it except a partial marker at its end.
-pub(super) fn finished(text: &str) -> &str {
+pub(super) fn showable_prefix(text: &str) -> &str {
     let Some(begin) = text.rfind('[') else { return text };
     let tail = &text[begin..];
     let is_partial = match tail.strip_prefix(MARKER) {
@@ -106,10 +106,10 @@ mod tests {
     #[test]
     fn hides_a_partial_marker() {
         for tail in ["[", "[s", "[source", "[source1", "[source12"] {
-            assert_eq!(finished(&format!("A [source0]{tail}")), "A [source0]", "{tail}");
+            assert_eq!(showable_prefix(&format!("A [source0]{tail}")), "A [source0]", "{tail}");
         }
         for whole in ["A [source1] b", "A [sour grapes", "A [source x", "A [1", "A", ""] {
-            assert_eq!(finished(whole), whole);
+            assert_eq!(showable_prefix(whole), whole);
         }
     }
 }

@@ -99,12 +99,12 @@ pub trait CompletionStream: Send {
 }
 
 /// A complete answer as a stream of one piece.
-pub struct WholeAnswer {
+pub struct CompleteAnswer {
     text: Option<String>,
     ending: Ending,
 }
 
-impl From<Completion> for WholeAnswer {
+impl From<Completion> for CompleteAnswer {
     fn from(completion: Completion) -> Self {
         let Completion { text, finish_reason, usage } = completion;
         Self { text: Some(text).filter(|text| !text.is_empty()), ending: Ending { finish_reason, usage } }
@@ -112,7 +112,7 @@ impl From<Completion> for WholeAnswer {
 }
 
 #[async_trait]
-impl CompletionStream for WholeAnswer {
+impl CompletionStream for CompleteAnswer {
     async fn next(&mut self) -> Result<Option<String>> {
         Ok(self.text.take())
     }

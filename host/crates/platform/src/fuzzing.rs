@@ -6,7 +6,7 @@ use bytes::Bytes;
 use crate::chat_completion::{self, Progress, Reader};
 use crate::{Completion, Hit, Message, unique};
 use modhost_core::json::Value;
-use modhost_core::sse::{Parser, Read};
+use modhost_core::sse::{Item, Parser};
 
 /// Parses the body of a completion, either JSON or an event stream.
 ///
@@ -26,7 +26,7 @@ pub fn completion_in_pieces(body: &[u8], size: usize) -> Result<Completion, (Str
     let mut pieces = body.chunks(size.max(1));
     let is_explicit = loop {
         let Some(piece) = pieces.next() else {
-            break match parser.finish().map(|read| reader.read(read, true)).transpose() {
+            break match parser.finish().map(|item| reader.read(item, true)).transpose() {
                 Ok(Some(Progress::Done)) => true,
                 Ok(Some(Progress::Text(addition))) => {
                     text.push_str(&addition);
@@ -38,8 +38,8 @@ pub fn completion_in_pieces(body: &[u8], size: usize) -> Result<Completion, (Str
         };
         let mut piece = Bytes::copy_from_slice(piece);
         let mut done = false;
-        while let Some(read) = parser.next(&mut piece) {
-            match reader.read(read, false) {
+        while let Some(item) = parser.next(&mut piece) {
+            match reader.read(item, false) {
                 Ok(Progress::Text(addition)) => text.push_str(&addition),
                 Ok(Progress::Nothing) => {}
                 Ok(Progress::Done) => {
@@ -70,20 +70,20 @@ pub fn events(stream: &[u8], size: usize, limit: usize) -> Vec<Option<(String, B
     let mut events = Vec::new();
     for piece in stream.chunks(size.max(1)) {
         let mut piece = Bytes::copy_from_slice(piece);
-        while let Some(read) = parser.next(&mut piece) {
-            events.extend(of(read));
+        while let Some(item) = parser.next(&mut piece) {
+            events.extend(of(item));
         }
     }
     events.extend(parser.finish().and_then(of));
     events
 }
 
-fn of(read: Read) -> Option<Option<(String, Bytes)>> {
-    match read {
-        Read::Data(data) => Some(Some((String::new(), data))),
-        Read::Named(name, data) => Some(Some((name, data))),
-        Read::TooLarge => Some(None),
-        Read::KeepAlive => None,
+fn of(item: Item) -> Option<Option<(String, Bytes)>> {
+    match item {
+        Item::Data(data) => Some(Some((String::new(), data))),
+        Item::Named(name, data) => Some(Some((name, data))),
+        Item::TooLarge => Some(None),
+        Item::KeepAlive => None,
     }
 }
 

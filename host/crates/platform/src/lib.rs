@@ -26,8 +26,8 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use completion::{
-    Completion, CompletionRequest, CompletionStream, Ending, ModelMessage, StreamTarget, StreamedAnswer, Usage,
-    WholeAnswer,
+    CompleteAnswer, Completion, CompletionRequest, CompletionStream, Ending, ModelMessage, StreamTarget,
+    StreamedAnswer, Usage,
 };
 pub use dry_run::DryRunPlatform;
 pub use error::{CallError, ErrorKind};
@@ -134,7 +134,7 @@ pub trait Platform: Send + Sync {
     /// Requests a completion that is read piece by piece. A platform that doesn't stream returns the complete text as
     /// one piece.
     async fn stream(&self, caller: &Caller, request: &CompletionRequest) -> Result<Box<dyn CompletionStream>> {
-        Ok(Box::new(WholeAnswer::from(self.complete(caller, request).await?)))
+        Ok(Box::new(CompleteAnswer::from(self.complete(caller, request).await?)))
     }
 
     /// Streams a completion into a message. `[sourceN]` in the answer becomes a reference to the N-th of `sources`,

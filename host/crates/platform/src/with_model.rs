@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::citations::{cite, finished};
+use super::citations::{cite, showable_prefix};
 use super::openai::OpenAi;
 use super::{
     CallError, Caller, Completion, CompletionRequest, CompletionStream, Hit, Message, MessageChange, NewStep, Platform,
@@ -47,7 +47,7 @@ impl WithModel {
     async fn show(&self, caller: &Caller, target: &StreamTarget, sources: &[Hit], mut text: watch::Receiver<String>) {
         let mut shown = String::new();
         while text.changed().await.is_ok() {
-            let (preview, _) = cite(finished(&text.borrow_and_update()), sources);
+            let (preview, _) = cite(showable_prefix(&text.borrow_and_update()), sources);
             if preview == shown {
                 continue;
             }

@@ -32,10 +32,10 @@ use modhost_storage::error::StorageError;
 use modhost_storage::journal::{self, Journal, JournalError, Retention, Sqlite, SqliteSettings, State};
 use modhost_storage::keyvalue::{self, KeyValue, KeyValueError};
 use modhost_storage::sqlite::DirectoryLock;
-use modhost_storage::unreadable::{Bounds, UnreadableStore};
+use modhost_storage::unreadable::{UnreadableLimits, UnreadableStore};
 use modhost_storage::versions::{self, Keep, Versions};
 use reload::{SettingsReader, SettingsWatcher, watched_files};
-use saved_settings::Memory;
+use saved_settings::SettingsStore;
 
 /// The owner of this host's leases. The embedded journal belongs to one process, so the name is the same for every run:
 /// leases that a host finds at its start belong to its own previous run.
@@ -43,7 +43,7 @@ const OWNER: &str = "this host";
 
 /// Reads the settings file, at the start and whenever it changed. Given a text, parses that earlier text of the file
 /// instead.
-pub type Load = Box<dyn Fn(Option<&str>) -> Result<Settings, ConfigErrors> + Send + Sync>;
+pub type LoadSettings = Box<dyn Fn(Option<&str>) -> Result<Settings, ConfigErrors> + Send + Sync>;
 
 /// How a host compiles components.
 pub struct Compiling {
@@ -156,11 +156,11 @@ impl Host {
     ///
     /// Fails if the settings are invalid, an address is in use, or the engine can't be started. A component that can't
     /// serve is not an error: the host logs the reason and watches the file.
-    pub async fn start(load: Load, compiling: Compiling) -> Result<Self, StartError> {
+    pub async fn start(load: LoadSettings, compiling: Compiling) -> Result<Self, StartError> {
         let started = Instant::now();
         metrics::start();
         let reader = SettingsReader::new(load);
-        let (active, saved) = reader.read_first().await?;
+        let (active, saved) = reader.read_at_start().await?;
         let client = http_client()?;
         let config = ResolvedConfig::of(&active, &client)?;
         let settings = Arc::new(active.settings().clone());
@@ -174,7 +174,7 @@ impl Host {
         let health = Arc::<Health>::default();
         let closing = CancellationToken::new();
         let close_unless_started = closing.clone().drop_guard();
-        let [public_routes, admin_routes] = [(); 2].map(|()| Routes::new(health::while_starting(health.clone())));
+        let [public_routes, admin_routes] = [(); 2].map(|()| Routes::new(health::startup_routes(health.clone())));
         let public_listener = Listener::new(config.rules.clone());
         let admin_listener = Listener::new(for_operators(&config.rules));
         let mut tasks = vec![
@@ -208,7 +208,8 @@ impl Host {
             Dispatcher::start(registry.clone(), journal.clone(), keyvalue.clone(), dispatch).await?;
         log_recovered(&*journal, recovered).await?;
         let data_dir = server.data_dir.clone();
-        let unreadable = tokio::task::spawn_blocking(move || UnreadableStore::open(&data_dir, Bounds::default()));
+        let unreadable =
+            tokio::task::spawn_blocking(move || UnreadableStore::open(&data_dir, UnreadableLimits::default()));
         let unreadable = unreadable.await.map_err(|error| StartError::Unreadable(error.to_string()))?;
         let sink = DispatchSink::new(dispatcher.clone(), unreadable.clone());
         let parts = Parts {
@@ -261,7 +262,7 @@ impl Host {
         let (settings_sender, settings) = watch::channel(settings.clone());
         let reload_requested = Arc::<Notify>::default();
         let watcher = SettingsWatcher {
-            memory: Memory::new(active.settings().server.data_dir.clone(), saved),
+            settings_store: SettingsStore::new(active.settings().server.data_dir.clone(), saved),
             parts,
             reader,
             active,

@@ -7,24 +7,24 @@ use modhost_core::event::Event;
 
 /// The receiver of verified events.
 pub trait Sink: Send + Sync + 'static {
-    /// Accepts an event. When this returns [`Taken::Recorded`], the event is durable.
+    /// Accepts an event. When this returns [`SinkOutcome::Recorded`], the event is durable.
     ///
     /// # Errors
     ///
     /// If the host cannot accept the event now; the sender must send it again.
-    fn take(&self, event: Event) -> impl Future<Output = Result<Taken, Backpressure>> + Send;
+    fn accept(&self, event: Event) -> impl Future<Output = Result<SinkOutcome, Backpressure>> + Send;
 
     /// Keeps a verified request that cannot be parsed as an event, so that operators can inspect it.
     ///
     /// # Errors
     ///
     /// If the host cannot keep the request now; the sender must send it again.
-    fn keep(&self, unreadable: Unreadable) -> impl Future<Output = Result<(), Backpressure>> + Send;
+    fn keep_unreadable(&self, unreadable: Unreadable) -> impl Future<Output = Result<(), Backpressure>> + Send;
 }
 
 /// The result of accepting an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Taken {
+pub enum SinkOutcome {
     /// The event and its deliveries are on disk, recorded by this request or an earlier one.
     Recorded,
     /// No module subscribes to the event.

@@ -53,8 +53,9 @@ impl Report {
         };
         let client = http_client()?;
         let to_resolve = settings.clone();
-        let resolved =
-            files::within(files::READ_TIMEOUT, move || ResolvedConfig::new(&to_resolve, &client).map(|_| ()));
+        let resolved = files::blocking_with_timeout(files::READ_TIMEOUT, move || {
+            ResolvedConfig::new(&to_resolve, &client).map(|_| ())
+        });
         let problems = resolved.unwrap_or_else(|error| Err(read_failed(&error).into())).err();
         let engine = caching_engine(&settings, 1)?;
         let checked = settings.modules.iter().map(|module| ModuleReport::of(&engine, module));

@@ -17,7 +17,7 @@ use crate::commands::format_table;
 use crate::commands::output::{self, truncate_for_terminal};
 use modhost_core::sanitize::{line, lines};
 use modhost_server::admin_api::{UnreadableDetailsView, UnreadableView};
-use modhost_storage::unreadable::{Bounds, UnreadableStore};
+use modhost_storage::unreadable::{UnreadableLimits, UnreadableStore};
 
 /// Maximum length of a body on a terminal, in characters. `--body` prints it whole.
 const MAX_BODY_CHARS: usize = 2_000;
@@ -78,7 +78,7 @@ fn open_offline(directory: &Path) -> anyhow::Result<UnreadableStore> {
     if !directory.is_dir() {
         bail!("there is no data directory {}", directory.display());
     }
-    Ok(UnreadableStore::open(directory, Bounds::default()))
+    Ok(UnreadableStore::open(directory, UnreadableLimits::default()))
 }
 
 impl UnreadableRequests {

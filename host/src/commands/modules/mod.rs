@@ -13,7 +13,7 @@ use super::HostSettings;
 use super::admin::{AdminApi, AdminArgs, OFFLINE_HINT};
 use super::help::examples;
 use super::output;
-use modhost_server::admin_api::{ModuleView, VersionView, asking};
+use modhost_server::admin_api::{ModuleView, VersionView, operator_name};
 use offline::OfflineModules;
 
 /// Arguments of `modhost modules`.
@@ -215,7 +215,7 @@ impl Modules {
         let api = match self {
             Self::Running(api) => api,
             Self::Offline(offline) => {
-                let by = asking(user()).map_err(anyhow::Error::msg)?;
+                let by = operator_name(user()).map_err(anyhow::Error::msg)?;
                 return offline.order(name, order, &by).await;
             }
         };

@@ -102,7 +102,7 @@ async fn decide(
 ) -> anyhow::Result<Decision> {
     let (state, now) = (versions.module_state(module), clock::now());
     let [serving, canary] = [&state.serving, &state.canary].map(|entry| entry.as_ref().map(|entry| entry.hash));
-    let request = VersionRequest { module, by, state: &state, serving, tried: canary, file };
+    let request = VersionRequest { module, by, state: &state, serving, canary, file };
     let only = |fact: Fact| Decision { serves: None, facts: vec![fact] };
     Ok(match order {
         Order::Rollback => request.roll_back(&versions.history(module).await?)?,
@@ -113,7 +113,7 @@ async fn decide(
         Order::Abort => request.abort()?,
         // The record keeps who paused the module first.
         Order::Pause => {
-            let first = versions::Order { by: by.to_owned(), at: now };
+            let first = versions::OperatorAction { by: by.to_owned(), at: now };
             only(Fact::Paused(Some(state.paused.clone().unwrap_or(first))))
         }
         Order::Resume => only(Fact::Paused(None)),

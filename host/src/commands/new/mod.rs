@@ -141,7 +141,7 @@ fn print_next_steps(args: &NewArgs, names: &Names, template: &Template, folder: 
 /// Returns the text of a new `modules.toml`, and the documents to search that are created with it.
 fn initial_files() -> (String, Vec<bindings::File>) {
     let (settings, documents): (Vec<_>, Vec<_>) =
-        template::first().into_iter().partition(|file| file.path == Path::new("modules.toml"));
+        template::initial_files().into_iter().partition(|file| file.path == Path::new("modules.toml"));
     let text = settings.into_iter().map(|file| String::from_utf8_lossy(&file.content).into_owned()).collect();
     (text, documents)
 }

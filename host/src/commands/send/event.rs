@@ -51,7 +51,7 @@ pub(super) async fn run(args: &SendArgs, source: &str) -> anyhow::Result<ExitCod
     let file: EventFile = args.text.parse()?;
     let now = SystemTime::now();
     let content = file.read()?;
-    let body = scheme.dated(&content, now);
+    let body = scheme.with_current_time(&content, now);
     let given: HeaderMap = args.headers.iter().map(|line| (line.name.clone(), line.value.clone())).collect();
     let id = format!("msg_{:016x}{:08x}", fastrand::u64(..), fastrand::u32(..));
     let outgoing = Outgoing { body: &body, headers: &given, now, id: &id };

@@ -118,12 +118,12 @@ pub async fn call(platform: &str, path: &str, body: &Value) -> Value {
 }
 
 /// An empty reply in a chat of its own, to be filled by an event that the test makes.
-pub struct Place {
+pub struct PendingReply {
     pub chat_id: String,
     pub reply_id: String,
 }
 
-impl Place {
+impl PendingReply {
     /// Creates one with the assistant of a module.
     pub async fn new(host: &Host, module: &str) -> Self {
         let assistant_id = format!("assistant_{module}");

@@ -8,7 +8,7 @@ pub type Variables<'a> = &'a [(&'a str, &'a str)];
 
 /// The result of a command.
 #[derive(Debug)]
-pub struct Ran {
+pub struct CommandOutput {
     /// Its exit code.
     pub code: i32,
     /// Its standard output.
@@ -25,12 +25,12 @@ pub fn bare(command: &str, folder: &Path) -> Command {
 }
 
 /// Runs a command to its end, with additional arguments and variables.
-pub async fn modhost(folder: &Path, command: &str, args: &[&str], variables: Variables<'_>) -> Ran {
+pub async fn modhost(folder: &Path, command: &str, args: &[&str], variables: Variables<'_>) -> CommandOutput {
     let mut bare = bare(command, folder);
     bare.args(args).envs(variables.iter().copied());
     let output = tokio::process::Command::from(bare).kill_on_drop(true).output();
     let output = tokio::time::timeout(super::PATIENCE, output).await.expect("the command exits in time").unwrap();
-    Ran {
+    CommandOutput {
         code: output.status.code().expect("an exit code"),
         stdout: String::from_utf8(output.stdout).unwrap(),
         stderr: String::from_utf8(output.stderr).unwrap(),

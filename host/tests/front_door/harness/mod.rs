@@ -14,8 +14,8 @@ mod small;
 mod stream;
 mod wire;
 
-pub use chat::{Answer, Place, call, chat, chat_on, read_chat, read_message, say, wait_for_answer};
-pub use command::{Ran, Variables, bare, modhost};
+pub use chat::{Answer, PendingReply, call, chat, chat_on, read_chat, read_message, say, wait_for_answer};
+pub use command::{CommandOutput, Variables, bare, modhost};
 pub use event::{chosen, chosen_in, now, post, sign, signed_post, signed_with, user_message};
 pub use gate::Gate;
 pub use guests::{component, test_guest_with_names, variant};
@@ -23,8 +23,8 @@ pub use model::Model;
 pub use modules::{module_state, modules, modules_json};
 pub use process::{ADMIN_TOKEN, Host, Settings};
 pub use signal::{Signal, signal};
-pub use small::{Does, small, small_that};
-pub use stream::{Line, Stream};
+pub use small::{Behavior, small, small_with};
+pub use stream::{Stream, StreamConnection};
 pub use wire::{Wire, head, request};
 
 use std::sync::LazyLock;

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::{Host, Ran, modhost};
+use super::{CommandOutput, Host, modhost};
 
 /// Runs `modhost modules` against a running host, as user ann.
-pub async fn modules(host: &Host, args: &[&str]) -> Ran {
+pub async fn modules(host: &Host, args: &[&str]) -> CommandOutput {
     let mut all = vec!["--admin", host.admin.as_str()];
     all.extend(args);
     modhost(host.folder(), "modules", &all, &[("USER", "ann")]).await

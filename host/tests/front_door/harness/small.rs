@@ -8,7 +8,7 @@ use wit_parser::Resolve;
 
 /// The behavior of a small component for every event.
 #[derive(Clone, Copy)]
-pub enum Does {
+pub enum Behavior {
     /// Writes the reply this many times, then returns ok.
     Replies(usize),
     /// Returns a permanent failure.
@@ -23,11 +23,11 @@ pub enum Does {
 
 /// A component that replies with this text. Different texts make different versions.
 pub fn small(text: &str) -> Vec<u8> {
-    small_that(text, Does::Replies(1), 0)
+    small_with(text, Behavior::Replies(1), 0)
 }
 
 /// A component with another behavior, or padded with this many bytes.
-pub fn small_that(text: &str, does: Does, carries: usize) -> Vec<u8> {
+pub fn small_with(text: &str, does: Behavior, carries: usize) -> Vec<u8> {
     let length = text.len();
     assert!(length < 1000, "the text is too long");
     // `change`: text some(16, length), no references, no debug info, completed; the answer goes to 1024.
@@ -36,14 +36,14 @@ pub fn small_that(text: &str, does: Does, carries: usize) -> Vec<u8> {
          (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 1024))"
     );
     let (body, failed) = match does {
-        Does::Replies(times) => (call.repeat(times), 0),
-        Does::Fails => (String::new(), 1),
-        Does::Traps => ("unreachable".into(), 0),
-        Does::Reads => (format!("(call $history (i32.const 0) (i32.const 0) (i32.const 1024)) {call}"), 0),
-        Does::Loops => ("(loop (br 0))".into(), 0),
+        Behavior::Replies(times) => (call.repeat(times), 0),
+        Behavior::Fails => (String::new(), 1),
+        Behavior::Traps => ("unreachable".into(), 0),
+        Behavior::Reads => (format!("(call $history (i32.const 0) (i32.const 0) (i32.const 1024)) {call}"), 0),
+        Behavior::Loops => ("(loop (br 0))".into(), 0),
     };
     let history = match does {
-        Does::Reads => r#"(import "modhost:module/messages@0.1.0" "history" (func $history (param i32 i32 i32)))"#,
+        Behavior::Reads => r#"(import "modhost:module/messages@0.1.0" "history" (func $history (param i32 i32 i32)))"#,
         _ => "",
     };
     let (text, load) = (text.escape_default(), "x".repeat(carries));

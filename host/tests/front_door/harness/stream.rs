@@ -14,7 +14,7 @@ pub struct Stream {
 }
 
 /// A connection of the host.
-pub struct Line {
+pub struct StreamConnection {
     socket: TcpStream,
     /// Its request, up to the empty line.
     pub request: String,
@@ -37,30 +37,30 @@ impl Stream {
     }
 
     /// Accepts the next connection without answering its request.
-    pub async fn asked(&self) -> Line {
+    pub async fn accept(&self) -> StreamConnection {
         let accept = tokio::time::timeout(PATIENCE, self.listener.accept()).await;
         let (mut socket, _) = accept.expect("the host never connected").unwrap();
         let mut request = Vec::new();
         while !request.ends_with(b"\r\n\r\n") {
             request.push(socket.read_u8().await.expect("a whole request"));
         }
-        Line { socket, request: String::from_utf8(request).unwrap() }
+        StreamConnection { socket, request: String::from_utf8(request).unwrap() }
     }
 
     /// Accepts the next connection and starts an event stream on it.
-    pub async fn opened(&self) -> Line {
-        let mut line = self.asked().await;
+    pub async fn opened(&self) -> StreamConnection {
+        let mut line = self.accept().await;
         line.begin().await;
         line
     }
 
     /// Reports whether another connection arrives within this time.
     pub async fn is_asked_within(&self, time: Duration) -> bool {
-        tokio::time::timeout(time, self.asked()).await.is_ok()
+        tokio::time::timeout(time, self.accept()).await.is_ok()
     }
 }
 
-impl Line {
+impl StreamConnection {
     /// Answers with a status and an empty body.
     pub async fn refuse(mut self, status: &str, headers: &str) {
         self.write(&format!("HTTP/1.1 {status}\r\n{headers}content-length: 0\r\nconnection: close\r\n\r\n")).await;
@@ -86,7 +86,7 @@ impl Line {
     }
 
     /// Sends a chunk of a language model's answer.
-    pub async fn says(&mut self, text: &str) {
+    pub async fn send_chunk(&mut self, text: &str) {
         self.event(&json!({ "choices": [{ "index": 0, "delta": { "content": text }, "finish_reason": null }] })).await;
     }
 

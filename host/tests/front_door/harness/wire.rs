@@ -27,30 +27,30 @@ impl Wire {
     }
 
     /// Sends bytes. Errors are ignored: the host may have closed the connection.
-    pub async fn say(&mut self, bytes: impl AsRef<[u8]>) {
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.0.write_all(bytes.as_ref()).await;
     }
 
     /// Closes the write side.
-    pub async fn hang_up(&mut self) {
+    pub async fn shutdown_write(&mut self) {
         let _ = self.0.shutdown().await;
     }
 
     /// Sends bytes one by one until the host closes the connection, then reads the response to its end.
-    pub async fn dribble(mut self, bytes: impl AsRef<[u8]>) -> String {
+    pub async fn send_slowly(mut self, bytes: impl AsRef<[u8]>) -> String {
         let pause = std::time::Duration::from_millis(20);
         for byte in bytes.as_ref() {
             let mut answer = [0; 4096];
             tokio::select! {
                 read = self.0.read(&mut answer) => {
                     let length = read.unwrap_or(0);
-                    return String::from_utf8_lossy(&answer[..length]).into_owned() + &self.ended().await;
+                    return String::from_utf8_lossy(&answer[..length]).into_owned() + &self.closed().await;
                 }
                 () = tokio::time::sleep(pause) => {}
             }
-            self.say([*byte]).await;
+            self.send([*byte]).await;
         }
-        self.ended().await
+        self.closed().await
     }
 
     /// Reads one response: its head, and its body if that has arrived.
@@ -61,7 +61,7 @@ impl Wire {
     }
 
     /// Waits until the host closes the connection; returns the bytes received before.
-    pub async fn ended(mut self) -> String {
+    pub async fn closed(mut self) -> String {
         let mut said = Vec::new();
         let read =
             timeout(PATIENCE, self.0.read_to_end(&mut said)).await.expect("the host closes the connection in time");

@@ -1,6 +1,6 @@
 //! The hostile guests: what each one does, and the reason its deliveries must end with.
 
-use super::make::{Parts, TAME, Whole};
+use super::make::{HARMLESS, Parts, Whole};
 
 /// A hostile component that is contained while it runs.
 pub struct HostileGuest {
@@ -64,13 +64,13 @@ const REENTRANCE: &[&str] = &["trap: ", "cannot leave component instance"];
 const LOG: Parts = Parts {
     world: "import wasi:logging/logging@0.1.0-draft;",
     imports: r#"(import "wasi:logging/logging@0.1.0-draft" "log" (func $log (param i32 i32 i32 i32 i32)))"#,
-    ..TAME
+    ..HARMLESS
 };
 
 const SHOW: Parts = Parts {
     world: "import modhost:module/messages@0.1.0;",
     imports: r#"(import "modhost:module/messages@0.1.0" "show" (func $show (param i32 i32 i32)))"#,
-    ..TAME
+    ..HARMLESS
 };
 
 const CLOCK: Parts = Parts {
@@ -81,7 +81,7 @@ const CLOCK: Parts = Parts {
       (import "wasi:io/poll@0.2.0" "[method]pollable.block" (func $block (param i32)))
       (import "wasi:io/poll@0.2.0" "[resource-drop]pollable" (func $forget (param i32)))
       (import "wasi:io/poll@0.2.0" "poll" (func $poll (param i32 i32 i32)))"#,
-    ..TAME
+    ..HARMLESS
 };
 
 const STDOUT: Parts = Parts {
@@ -92,7 +92,7 @@ const STDOUT: Parts = Parts {
       (import "wasi:io/streams@0.2.0" "[method]output-stream.blocking-write-and-flush" (func $print (param i32 i32 i32 i32)))
       (import "wasi:io/streams@0.2.0" "[method]output-stream.write-zeroes" (func $zeroes (param i32 i64 i32)))
       (import "wasi:io/streams@0.2.0" "[resource-drop]output-stream" (func $forget (param i32)))"#,
-    ..TAME
+    ..HARMLESS
 };
 
 const STDERR: Parts = Parts {
@@ -100,32 +100,32 @@ const STDERR: Parts = Parts {
     imports: r#"
       (import "wasi:cli/stderr@0.2.0" "get-stderr" (func $stderr (result i32)))
       (import "wasi:io/streams@0.2.0" "[method]output-stream.blocking-write-and-flush" (func $print (param i32 i32 i32 i32)))"#,
-    ..TAME
+    ..HARMLESS
 };
 
 const RANDOM: Parts = Parts {
     world: "import wasi:random/random@0.2.0;",
     imports: r#"(import "wasi:random/random@0.2.0" "get-random-bytes" (func $random (param i64 i32)))"#,
-    ..TAME
+    ..HARMLESS
 };
 
 const SOCKETS: Parts = Parts {
     world: "import wasi:sockets/tcp-create-socket@0.2.0;",
     imports: r#"(import "wasi:sockets/tcp-create-socket@0.2.0" "create-tcp-socket" (func $socket (param i32 i32)))"#,
-    ..TAME
+    ..HARMLESS
 };
 
 const SEARCH: Parts = Parts {
     world: "import modhost:module/search@0.1.0;",
     imports: r#"(import "modhost:module/search@0.1.0" "search" (func $search (param i32 i32)))"#,
-    ..TAME
+    ..HARMLESS
 };
 
 const STREAM: Parts = Parts {
     world: "import modhost:module/completion@0.1.0;",
     imports: r#"(import "modhost:module/completion@0.1.0" "stream" (func $stream
       (param i32 i32 i32 i32 i32 i32 f32 i32 i32 i32 i32 i32 i32 i32 i32)))"#,
-    ..TAME
+    ..HARMLESS
 };
 
 const REQUESTS: Parts = Parts {
@@ -144,21 +144,21 @@ const REQUESTS: Parts = Parts {
       (import "wasi:http/outgoing-handler@0.2.2" "handle" (func $handle (param i32 i32 i32 i32)))"#,
     fields: "(global $it (mut i32) (i32.const 0))
              (func $fill (memory.fill (i32.const 70000) (i32.const 97) (i32.const 400000)))",
-    ..TAME
+    ..HARMLESS
 };
 
 /// All hostile guests.
 pub const HOSTILE_GUESTS: &[HostileGuest] = &[
     // Infinite loops.
-    core_guest("loops", "", CPU, Parts { handle: "(loop $on (br $on))", ..TAME }),
+    core_guest("loops", "", CPU, Parts { handle: "(loop $on (br $on))", ..HARMLESS }),
     core_guest(
         "loops-at-the-start",
         "",
         CPU,
-        Parts { fields: "(func $start (loop $on (br $on))) (start $start)", ..TAME },
+        Parts { fields: "(func $start (loop $on (br $on))) (start $start)", ..HARMLESS },
     ),
-    core_guest("loops-when-given-room", "", CPU, Parts { realloc: "(loop $on (br $on)) unreachable", ..TAME }),
-    core_guest("loops-after-its-answer", "", CPU, Parts { post_return: "(loop $on (br $on))", ..TAME }),
+    core_guest("loops-when-given-room", "", CPU, Parts { realloc: "(loop $on (br $on)) unreachable", ..HARMLESS }),
+    core_guest("loops-after-its-answer", "", CPU, Parts { post_return: "(loop $on (br $on))", ..HARMLESS }),
     // Recursion.
     core_guest(
         "recurses",
@@ -167,7 +167,7 @@ pub const HOSTILE_GUESTS: &[HostileGuest] = &[
         Parts {
             fields: "(func $r (param i32) (result i32) (i32.add (call $r (local.get 0)) (i32.const 1)))",
             handle: "(drop (call $r (i32.const 0)))",
-            ..TAME
+            ..HARMLESS
         },
     ),
     core_guest(
@@ -177,7 +177,7 @@ pub const HOSTILE_GUESTS: &[HostileGuest] = &[
         Parts {
             fields: "(func $r (param i32) (result i32) (i32.add (call $r (local.get 0)) (i32.const 1)))",
             realloc: "(call $r (i32.const 0))",
-            ..TAME
+            ..HARMLESS
         },
     ),
     command_guest("recurses-in-rust", "", &["trap: ", "a recursion without end?"], "recurse"),
@@ -226,7 +226,7 @@ pub const HOSTILE_GUESTS: &[HostileGuest] = &[
             fields: "(table $one 1 funcref)",
             handle: "(loop $on (br_if $on (i32.ne (table.grow $one (ref.null func) (i32.const 100)) (i32.const -1))))
                      unreachable",
-            ..TAME
+            ..HARMLESS
         },
     ),
     core_guest(
@@ -239,7 +239,7 @@ pub const HOSTILE_GUESTS: &[HostileGuest] = &[
                        (drop (table.grow $wide (ref.null func) (i64.const -1)))
                        (br_if $on (i64.ne (table.grow $wide (ref.null func) (i64.const 100)) (i64.const -1))))
                      unreachable",
-            ..TAME
+            ..HARMLESS
         },
     ),
     component_guest(
@@ -510,7 +510,7 @@ pub const HOSTILE_GUESTS: &[HostileGuest] = &[
         },
     ),
     // Reentrant calls.
-    core_guest("traps-when-given-room", "", &["trap: wasm `unreachable`"], Parts { realloc: "unreachable", ..TAME }),
+    core_guest("traps-when-given-room", "", &["trap: wasm `unreachable`"], Parts { realloc: "unreachable", ..HARMLESS }),
     core_guest(
         "calls-back-when-given-room",
         "",

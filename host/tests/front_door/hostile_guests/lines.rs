@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use super::make::{Parts, TAME};
+use super::make::{HARMLESS, Parts};
 use super::{APOLOGY, MAX_GROWTH, Memory};
 use crate::harness::{Host, Settings, wait_for_answer};
-use crate::http::{bring, platform, variables};
+use crate::http::{deliver_event, platform, variables};
 
 /// The number of units that refer to the same line table.
 const UNITS: usize = 20;
@@ -40,14 +40,14 @@ fn with_length(bytes: Vec<u8>) -> Vec<u8> {
 #[tokio::test]
 async fn serving_does_not_parse_debug_information() {
     let (platform, folder) = (platform().await, tempfile::tempdir().unwrap());
-    let broken = Parts { handle: "unreachable", ..TAME };
+    let broken = Parts { handle: "unreachable", ..HARMLESS };
     std::fs::write(folder.path().join("bomb.wasm"), broken.component_with(&debug_information())).unwrap();
     let settings = Settings::new().module_file("Test", "bomb.wasm", "retry = { attempts = 1 }");
     std::fs::write(folder.path().join("modules.toml"), settings.text()).unwrap();
     let base = platform.api_base().to_string();
     let host = Host::serve(folder, &variables(&base), Some(&platform)).await;
     let before = Memory::of(&host);
-    let chat_id = bring(&host, &json!("go")).await;
+    let chat_id = deliver_event(&host, &json!("go")).await;
     assert_eq!(wait_for_answer(&host, &chat_id).await.text(), APOLOGY);
     host.logged(&["delivery failed", "trap: wasm `unreachable` instruction executed"]).await;
     let grew = Memory::of(&host).peak.saturating_sub(before.now);

@@ -107,7 +107,7 @@ pub struct Parts {
 }
 
 /// A guest that only shows a step.
-pub const TAME: Parts = Parts {
+pub const HARMLESS: Parts = Parts {
     world: "",
     imports: "",
     fields: "",

@@ -19,7 +19,7 @@ pub struct Neighbour<'a> {
 }
 
 /// Times of deliveries, from the post of the event to their end.
-pub struct Took {
+pub struct Latencies {
     /// The number of deliveries.
     pub count: usize,
     median: Duration,
@@ -32,7 +32,7 @@ impl<'a> Neighbour<'a> {
     }
 
     /// Sends one event after the other while `other` runs.
-    pub async fn answers_while<T>(&self, other: impl Future<Output = T>) -> (T, Took) {
+    pub async fn answers_while<T>(&self, other: impl Future<Output = T>) -> (T, Latencies) {
         let mut took = Vec::new();
         let (mut other, mut ended) = (pin!(other), None);
         while ended.is_none() {
@@ -46,7 +46,7 @@ impl<'a> Neighbour<'a> {
             };
             took.push(time);
         }
-        (ended.unwrap(), Took::of(took))
+        (ended.unwrap(), Latencies::of(took))
     }
 
     async fn answers(&self) -> Duration {
@@ -65,14 +65,14 @@ impl<'a> Neighbour<'a> {
     }
 }
 
-impl Took {
+impl Latencies {
     fn of(mut times: Vec<Duration>) -> Self {
         times.sort();
         Self { count: times.len(), median: times[times.len() / 2], worst: times[times.len() - 1] }
     }
 }
 
-impl fmt::Display for Took {
+impl fmt::Display for Latencies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1000.0);
         write!(f, "{:>14}{:>10}", ms(self.median), ms(self.worst))

@@ -1,6 +1,6 @@
 //! Components that are refused when they are loaded, and the reasons.
 
-use super::make::{Parts, TAME};
+use super::make::{HARMLESS, Parts};
 use crate::harness::{Settings, until};
 
 /// A component, the `limits` of its entry, and words of the reason.
@@ -13,8 +13,8 @@ struct Incompatibility {
 
 fn incompatibilities() -> Vec<Incompatibility> {
     let text = |text: &str| wat::parse_str(text).unwrap();
-    let parts = |fields| Parts { fields, ..TAME }.component();
-    let whole = TAME.component();
+    let parts = |fields| Parts { fields, ..HARMLESS }.component();
+    let whole = HARMLESS.component();
     let incompatibility = |name, bytes, limits, said| Incompatibility { name, bytes, limits, said };
     vec![
         incompatibility("nothing", Vec::new(), "", &["the file is empty"]),
@@ -58,7 +58,7 @@ fn store() -> Vec<u8> {
         world: "import wasi:keyvalue/store@0.2.0-draft2;",
         imports: r#"(import "wasi:keyvalue/store@0.2.0-draft2" "open" (func $open (param i32 i32 i32)))"#,
         handle: "(call $open (i32.const 16) (i32.const 10) (i32.const 64))",
-        ..TAME
+        ..HARMLESS
     }
     .component()
 }

@@ -1,7 +1,7 @@
 //! Tests of the stack limit of the host: call depth, and memory of the pool.
 
 use super::Memory;
-use super::make::{Parts, TAME};
+use super::make::{HARMLESS, Parts};
 use crate::harness::{Host, Settings, chat, say, until, wait_for_answer};
 
 /// A recursion that is too deep for the default stack with any compiler: each frame takes at least 16 bytes.
@@ -13,7 +13,7 @@ fn recursive(handle: &'static str) -> Vec<u8> {
         (if (result i32) (local.get 0)
           (then (i32.add (call $r (i32.sub (local.get 0) (i32.const 1))) (i32.const 1)))
           (else (i32.const 0))))";
-    Parts { fields, handle, ..TAME }.component()
+    Parts { fields, handle, ..HARMLESS }.component()
 }
 
 /// Starts a host with this stack size and a deeply recursive module; `data` keeps the compile cache between hosts.

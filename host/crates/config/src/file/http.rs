@@ -64,12 +64,12 @@ fn origin(value: &Value<'_>) -> Option<Origin> {
 /// Reports an address that no request could reach.
 fn check_address(value: &Value<'_>, entry: &HttpEntry) {
     let address: IpAddr = match &entry.origin.host {
-        HostPattern::One(Host::Ipv4(address)) => (*address).into(),
-        HostPattern::One(Host::Ipv6(address)) => (*address).into(),
+        HostPattern::Exact(Host::Ipv4(address)) => (*address).into(),
+        HostPattern::Exact(Host::Ipv6(address)) => (*address).into(),
         _ => return,
     };
     let reach = AddressScope::of(address);
-    let message = format!("{address} is {}", reach.words());
+    let message = format!("{address} is {}", reach.description());
     match reach {
         AddressScope::Reserved => value.reject(message, "use the address of a single machine"),
         AddressScope::Private | AddressScope::LinkLocal if !entry.private => {

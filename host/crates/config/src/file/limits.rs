@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use crate::settings::{Ceilings, ModuleLimits, TenantLimits};
 use crate::table::{Table, Value};
-use modhost_core::limits::{Amounts, Limits, Resource, Unit};
+use modhost_core::limits::{LimitAmounts, Limits, Resource, Unit};
 
 /// The minimum memory of a module, in bytes: one page of WebAssembly memory.
 const MIN_MEMORY: u64 = 64 << 10;
@@ -32,7 +32,7 @@ pub(super) fn stack(value: &Value<'_>) -> Option<u64> {
 /// Reads `[server.ceilings]`.
 pub(super) fn ceilings(table: Table<'_>) -> Ceilings {
     let ceilings = Ceilings {
-        delivery: amounts(&table, "[server.ceilings.http]", &Amounts::default()),
+        delivery: amounts(&table, "[server.ceilings.http]", &LimitAmounts::default()),
         concurrency: table.get("concurrency").and_then(|value| value.count()),
     };
     table.finish();
@@ -58,7 +58,7 @@ pub(super) fn tenant(table: Option<Table<'_>>, ceilings: &Ceilings) -> TenantLim
 /// Reads the optional `[module.limits]`. The ceilings apply even without it.
 pub(super) fn module(table: Option<Table<'_>>, ceilings: &Ceilings) -> ModuleLimits {
     let mut limits = ModuleLimits {
-        delivery: Limits::of_module(&Amounts::default(), &ceilings.delivery),
+        delivery: Limits::of_module(&LimitAmounts::default(), &ceilings.delivery),
         concurrency: ceilings.concurrency_below(ModuleLimits::default().concurrency),
     };
     if let Some(table) = table {
@@ -83,8 +83,8 @@ fn concurrency(table: &Table<'_>, ceilings: &Ceilings) -> Option<usize> {
 
 /// Reads the amounts of a table. An amount above its ceiling is reported and ignored. `http` is the title of the
 /// nested table.
-fn amounts(table: &Table<'_>, http: &'static str, ceilings: &Amounts) -> Amounts {
-    let mut amounts = Amounts::default();
+fn amounts(table: &Table<'_>, http: &'static str, ceilings: &LimitAmounts) -> LimitAmounts {
+    let mut amounts = LimitAmounts::default();
     let mut read = |value: Value<'_>, resource: Resource| {
         let Some(amount) = amount(&value, resource) else { return };
         match ceilings.get(resource).filter(|ceiling| *ceiling < amount) {

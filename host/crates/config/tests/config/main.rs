@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use modhost_config::source::Window;
 use modhost_config::{Environment, PlatformSettings, Scheme, Settings, UniquePlatform};
-use modhost_core::event::interest::NamePattern;
-use modhost_core::limits::{Limit, Resource, SetBy};
+use modhost_core::event::event_filter::NamePattern;
+use modhost_core::limits::{Limit, LimitSource, Resource};
 
 #[test]
 fn reports_expected_error_texts() {
@@ -259,9 +259,9 @@ fn applies_ceilings_to_default_limits() {
         [[module]]\nname = 'Modest'\ncomponent = 'm.wasm'\nlimits = { memory = '32MiB' }\n";
     let settings = Settings::parse(text, "modules.toml").unwrap_or_else(|errors| panic!("{errors}"));
     let limits = |module: usize| settings.modules[module].limits.delivery;
-    assert_eq!(limits(0).get(Resource::Memory), Limit { amount: 64 << 20, set_by: SetBy::Server });
-    assert_eq!(limits(0).get(Resource::Tables), Limit { amount: 200_000, set_by: SetBy::Module });
-    assert_eq!(limits(1).get(Resource::Memory), Limit { amount: 32 << 20, set_by: SetBy::Module });
+    assert_eq!(limits(0).get(Resource::Memory), Limit { amount: 64 << 20, set_by: LimitSource::Server });
+    assert_eq!(limits(0).get(Resource::Tables), Limit { amount: 200_000, set_by: LimitSource::Module });
+    assert_eq!(limits(1).get(Resource::Memory), Limit { amount: 32 << 20, set_by: LimitSource::Module });
     let tenant = &settings.tenants[0].limits;
     assert_eq!((tenant.delivery.get(Resource::Memory), tenant.total_memory), (Some(1 << 20), Some(1 << 30)));
 }
@@ -278,15 +278,15 @@ fn applies_ceilings_to_keyvalue_http_and_concurrency() {
     let settings = Settings::parse(text, "modules.toml").unwrap_or_else(|errors| panic!("{errors}"));
     let limits = |module: usize| settings.modules[module].limits.delivery;
     let by = |amount, set_by| Limit { amount, set_by };
-    assert_eq!(limits(0).get(Resource::KeyValue), by(1 << 20, SetBy::Server));
-    assert_eq!(limits(1).get(Resource::KeyValue), by(64 << 10, SetBy::Module));
-    assert_eq!(limits(0).get(Resource::HttpRequest), by(0, SetBy::Server));
-    assert_eq!(limits(0).get(Resource::HttpTimeout), by(5_000_000_000, SetBy::Server));
-    assert_eq!(limits(1).get(Resource::HttpTimeout), by(1_000_000_000, SetBy::Module));
-    assert_eq!(limits(1).get(Resource::HttpAnswer), by(2 << 20, SetBy::Server));
+    assert_eq!(limits(0).get(Resource::KeyValue), by(1 << 20, LimitSource::Server));
+    assert_eq!(limits(1).get(Resource::KeyValue), by(64 << 10, LimitSource::Module));
+    assert_eq!(limits(0).get(Resource::HttpRequest), by(0, LimitSource::Server));
+    assert_eq!(limits(0).get(Resource::HttpTimeout), by(5_000_000_000, LimitSource::Server));
+    assert_eq!(limits(1).get(Resource::HttpTimeout), by(1_000_000_000, LimitSource::Module));
+    assert_eq!(limits(1).get(Resource::HttpAnswer), by(2 << 20, LimitSource::Server));
     let modest = limits(1).for_tenant(&settings.tenants[1].limits.delivery);
-    assert_eq!(modest.get(Resource::KeyValue), by(0, SetBy::Tenant));
-    assert_eq!(modest.get(Resource::HttpAnswer), by(1 << 10, SetBy::Tenant));
+    assert_eq!(modest.get(Resource::KeyValue), by(0, LimitSource::Tenant));
+    assert_eq!(modest.get(Resource::HttpAnswer), by(1 << 10, LimitSource::Tenant));
     let concurrency = |module: usize, tenant: usize| {
         (settings.modules[module].limits.concurrency, settings.tenants[tenant].limits.concurrency)
     };

@@ -14,7 +14,7 @@ const PREAMBLE: usize = 8;
 const LAST_SECTION: u8 = 12;
 
 /// Rejects files that cannot be a complete component.
-pub(super) fn refuse_others(bytes: &[u8], max_size: u64) -> Result<(), Incompatibility> {
+pub(super) fn check_format(bytes: &[u8], max_size: u64) -> Result<(), Incompatibility> {
     let size = bytes.len() as u64;
     if bytes.is_empty() {
         return Err(Incompatibility::Empty);
@@ -27,13 +27,13 @@ pub(super) fn refuse_others(bytes: &[u8], max_size: u64) -> Result<(), Incompati
         return Err(Incompatibility::NotWebAssembly(lookalike(bytes)));
     }
     let Some(version) = bytes.get(MAGIC.len()..PREAMBLE) else {
-        return Err(Incompatibility::Truncated { size, goes_on_to: PREAMBLE as u64 });
+        return Err(Incompatibility::Truncated { size, expected_size: PREAMBLE as u64 });
     };
     if version == MODULE {
         return Err(Incompatibility::CoreModule);
     }
     match end_beyond(bytes) {
-        Some(goes_on_to) => Err(Incompatibility::Truncated { size, goes_on_to }),
+        Some(expected_size) => Err(Incompatibility::Truncated { size, expected_size }),
         None => Ok(()),
     }
 }

@@ -32,19 +32,19 @@ pub(super) struct DifferingType {
 #[derive(Default)]
 pub(super) struct Verdict {
     /// Whether the types differ outside of named types.
-    pub here: bool,
+    pub differs: bool,
     /// The indices in [`Comparison::differing`] of the named types inside that differ.
-    pub below: BTreeSet<usize>,
+    pub differing_types: BTreeSet<usize>,
 }
 
 impl Verdict {
-    fn here(here: bool) -> Self {
-        Self { here, below: BTreeSet::new() }
+    fn differs(differs: bool) -> Self {
+        Self { differs, differing_types: BTreeSet::new() }
     }
 
     fn and(mut self, other: Self) -> Self {
-        self.here |= other.here;
-        self.below.extend(other.below);
+        self.differs |= other.differs;
+        self.differing_types.extend(other.differing_types);
         self
     }
 }
@@ -65,7 +65,7 @@ impl<'a> Comparison<'a> {
     /// Compares a function of the host with the component's function of the same name.
     pub fn function(&mut self, host: &ComponentFuncType, guest: &ComponentFuncType) -> Verdict {
         if host.async_ != guest.async_ || host.params.len() != guest.params.len() {
-            return Verdict::here(true);
+            return Verdict::differs(true);
         }
         let parameters = host.params.iter().zip(&guest.params).map(|((_, host), (_, guest))| (*host, *guest));
         self.all(parameters).and(self.optional(host.result, guest.result))
@@ -78,15 +78,15 @@ impl<'a> Comparison<'a> {
     fn optional(&mut self, host: Option<ComponentValType>, guest: Option<ComponentValType>) -> Verdict {
         match (host, guest) {
             (Some(host), Some(guest)) => self.value(host, guest),
-            (host, guest) => Verdict::here(host.is_some() != guest.is_some()),
+            (host, guest) => Verdict::differs(host.is_some() != guest.is_some()),
         }
     }
 
     fn value(&mut self, host: ComponentValType, guest: ComponentValType) -> Verdict {
         match (self.host.shape(host), self.guest.shape(guest)) {
-            (Shape::Primitive(host), Shape::Primitive(guest)) => Verdict::here(host != guest),
+            (Shape::Primitive(host), Shape::Primitive(guest)) => Verdict::differs(host != guest),
             (Shape::Defined(host, h), Shape::Defined(guest, g)) => self.defined((host, h), (guest, g)),
-            _ => Verdict::here(true),
+            _ => Verdict::differs(true),
         }
     }
 
@@ -102,7 +102,7 @@ impl<'a> Comparison<'a> {
             (
                 Type::FixedLengthList { element: host, length, .. },
                 Type::FixedLengthList { element: guest, length: found, .. },
-            ) => Verdict::here(length != found).and(self.value(*host, *guest)),
+            ) => Verdict::differs(length != found).and(self.value(*host, *guest)),
             (Type::Map { key: hk, value: hv, .. }, Type::Map { key: gk, value: gv, .. }) => {
                 self.all([(*hk, *gk), (*hv, *gv)].into_iter())
             }
@@ -113,20 +113,20 @@ impl<'a> Comparison<'a> {
             | (Type::Stream { ty: host, .. }, Type::Stream { ty: guest, .. }) => self.optional(*host, *guest),
             (Type::Tuple(host), Type::Tuple(guest)) => {
                 let pairs = host.types.iter().copied().zip(guest.types.iter().copied());
-                Verdict::here(host.types.len() != guest.types.len()).and(self.all(pairs))
+                Verdict::differs(host.types.len() != guest.types.len()).and(self.all(pairs))
             }
             (Type::Own(host), Type::Own(guest)) | (Type::Borrow(host), Type::Borrow(guest)) => {
                 self.resource(*host, *guest)
             }
             _ => match (members(host), members(guest)) {
                 (Some(hosts), Some(guests)) => self.named((host_id, host, &hosts), (guest_id, guest, &guests)),
-                _ => Verdict::here(true),
+                _ => Verdict::differs(true),
             },
         }
     }
 
     fn resource(&self, host: AliasableResourceId, guest: AliasableResourceId) -> Verdict {
-        Verdict::here(self.host.resource(host) != self.guest.resource(guest))
+        Verdict::differs(self.host.resource(host) != self.guest.resource(guest))
     }
 
     fn named(
@@ -135,12 +135,12 @@ impl<'a> Comparison<'a> {
         (guest_id, guest, guests): (ComponentDefinedTypeId, &ComponentDefinedType, &[Member<'_>]),
     ) -> Verdict {
         let pair = (self.host.origin(host_id), self.guest.origin(guest_id));
-        if let Some(below) = self.compared.get(&pair) {
-            return Verdict { here: false, below: below.clone() };
+        if let Some(differing_types) = self.compared.get(&pair) {
+            return Verdict { differs: false, differing_types: differing_types.clone() };
         }
-        let (mut below, mut differences) = (BTreeSet::new(), Vec::new());
+        let (mut differing_types, mut differences) = (BTreeSet::new(), Vec::new());
         if keyword(host) == keyword(guest) {
-            (below, differences) = self.members(member_kind(host), hosts, guests);
+            (differing_types, differences) = self.members(member_kind(host), hosts, guests);
         } else {
             differences.push(format!("expected `{}`, found `{}`", keyword(host), keyword(guest)));
         }
@@ -148,17 +148,17 @@ impl<'a> Comparison<'a> {
             // All types of the contract have names. A difference in a nameless one is reported for the function that
             // uses it.
             let Some(named) = self.host.name_of(host_id).cloned() else {
-                return Verdict { here: true, below };
+                return Verdict { differs: true, differing_types };
             };
-            below.insert(self.differing.len());
+            differing_types.insert(self.differing.len());
             self.differing.push(DifferingType { keyword: keyword(host), named, differences });
         }
-        self.compared.insert(pair, below.clone());
-        Verdict { here: false, below }
+        self.compared.insert(pair, differing_types.clone());
+        Verdict { differs: false, differing_types }
     }
 
     fn members(&mut self, kind: &str, hosts: &[Member<'_>], guests: &[Member<'_>]) -> (BTreeSet<usize>, Vec<String>) {
-        let (mut below, mut differences) = (BTreeSet::new(), Vec::new());
+        let (mut differing_types, mut differences) = (BTreeSet::new(), Vec::new());
         let by_name: HashMap<_, _> = guests.iter().copied().collect();
         for (name, host) in hosts {
             let Some(guest) = by_name.get(name) else {
@@ -166,8 +166,8 @@ impl<'a> Comparison<'a> {
                 continue;
             };
             let verdict = self.optional(*host, *guest);
-            below.extend(verdict.below);
-            if verdict.here {
+            differing_types.extend(verdict.differing_types);
+            if verdict.differs {
                 let (expected, found) = (member_type(self.host, *host), member_type(self.guest, *guest));
                 differences.push(format!("{kind} `{name}`: expected {expected}, found {found}"));
             }
@@ -185,7 +185,7 @@ impl<'a> Comparison<'a> {
                 order(guests)
             ));
         }
-        (below, differences)
+        (differing_types, differences)
     }
 }
 

@@ -13,7 +13,7 @@ use wasmparser::{
 
 use super::incompatibility::{Incompatibility, truncate};
 use super::names::{self, InterfaceName};
-use super::world::{Answer, PACKAGE, World};
+use super::world::{PACKAGE, Resolution, World};
 
 /// The default page size of a memory, as a power of two.
 const PAGE_SIZE_LOG2: u32 = 16;
@@ -89,7 +89,7 @@ pub enum Kind {
 
 impl Kind {
     /// Returns the kind as a noun for messages.
-    pub fn word(self) -> &'static str {
+    pub fn noun(self) -> &'static str {
         match self {
             Self::Function => "function",
             Self::Interface => "interface",
@@ -269,9 +269,9 @@ fn provider(name: &str, item: &ComponentItem) -> Provider {
     match (kind(item), InterfaceName::parse(name)) {
         // A type that the world names, from an interface that is imported as well.
         (Kind::Type, _) => Provider::World,
-        (Kind::Interface, Some(name)) => match World::get().answer(&name) {
-            Answer::Contract(_) => Provider::World,
-            Answer::Wasi => Provider::Wasi,
+        (Kind::Interface, Some(name)) => match World::get().resolve(&name) {
+            Resolution::Contract(_) => Provider::World,
+            Resolution::Wasi => Provider::Wasi,
             _ => Provider::Nobody,
         },
         _ => Provider::Nobody,

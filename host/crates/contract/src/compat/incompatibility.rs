@@ -38,7 +38,7 @@ pub enum Incompatibility {
         /// The size of the file in bytes.
         size: u64,
         /// The position in bytes where the last section would end.
-        goes_on_to: u64,
+        expected_size: u64,
     },
     /// The file begins like a component, but is invalid.
     Invalid {
@@ -169,9 +169,9 @@ impl fmt::Display for Incompatibility {
                 "the file is a core module, not a component: build it for wasm32-wasip2, or, where the compiler has no \
                  such target, convert it to a component with `modhost componentize`",
             ),
-            Self::Truncated { size, goes_on_to } => write!(
+            Self::Truncated { size, expected_size } => write!(
                 f,
-                "the file is truncated: it ends at byte {size}, but its contents extend to byte {goes_on_to} or \
+                "the file is truncated: it ends at byte {size}, but its contents extend to byte {expected_size} or \
                  beyond; it is still being written, or a copy was interrupted"
             ),
             Self::Invalid { reason, offset } => write!(

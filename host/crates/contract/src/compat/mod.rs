@@ -37,7 +37,7 @@ pub const MAX_SIZE: u64 = 64 << 20;
 ///
 /// Returns the reason if the bytes are not a valid component. Never panics, whatever the bytes are.
 pub fn examine(bytes: &[u8], max_size: u64) -> Result<ComponentInfo, Incompatibility> {
-    bytes::refuse_others(bytes, max_size)?;
+    bytes::check_format(bytes, max_size)?;
     ComponentInfo::read(bytes)
 }
 

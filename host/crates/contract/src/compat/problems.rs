@@ -11,15 +11,15 @@ use super::component_info::{ComponentInfo, Kind, clean, kind};
 use super::incompatibility::Problem;
 use super::names::{self, InterfaceName};
 use super::wit_printer::WitPrinter;
-use super::world::{Answer, Interface, PACKAGE, World};
+use super::world::{Interface, PACKAGE, Resolution, World};
 
 /// Returns all problems: of imports first, then of exports, then of the types used by either.
 pub(super) fn problems(component_info: &ComponentInfo) -> Vec<Problem> {
     let world = World::get();
-    let host = world.space();
+    let host = world.printer();
     let mut guest = WitPrinter::new(&component_info.types);
     for (name, item) in &component_info.import_items {
-        guest.learn(name, item);
+        guest.add_names(name, item);
     }
     let mut check = Check {
         world,
@@ -65,7 +65,7 @@ impl Check<'_> {
             (Kind::Interface, Some(interface)) => self.interface(interface, item),
             (Kind::Type, _) if self.is_alias(item) => {}
             (Kind::Type, _) => self.problems.push(Problem::NoInterface { kind: "resource", name: clean(name) }),
-            (kind, _) => self.problems.push(Problem::NoInterface { kind: kind.word(), name: clean(name) }),
+            (kind, _) => self.problems.push(Problem::NoInterface { kind: kind.noun(), name: clean(name) }),
         }
     }
 
@@ -74,19 +74,21 @@ impl Check<'_> {
     fn is_alias(&self, item: &ComponentItem) -> bool {
         match item.ty {
             ComponentEntityType::Type { created: ComponentAnyTypeId::Resource(id), .. } => {
-                self.guest.resource(id).is_some_and(|named| named.home.is_some())
+                self.guest.resource(id).is_some_and(|named| named.interface.is_some())
             }
             _ => true,
         }
     }
 
     fn interface(&mut self, requested: InterfaceName, item: &ComponentItem) {
-        match self.world.answer(&requested) {
-            Answer::Contract(offered) => self.contents(&requested, offered, item),
-            Answer::Wasi => {}
-            Answer::OtherVersion(served) => self.other_version(requested, served),
-            Answer::OtherInterface(has) => self.not_offered(requested, has.into_iter().map(str::to_owned).collect()),
-            Answer::Unknown => self.not_offered(requested, Vec::new()),
+        match self.world.resolve(&requested) {
+            Resolution::Contract(offered) => self.contents(&requested, offered, item),
+            Resolution::Wasi => {}
+            Resolution::OtherVersion(served) => self.other_version(requested, served),
+            Resolution::OtherInterface(has) => {
+                self.not_offered(requested, has.into_iter().map(str::to_owned).collect())
+            }
+            Resolution::Unknown => self.not_offered(requested, Vec::new()),
         }
     }
 
@@ -173,7 +175,7 @@ impl Check<'_> {
                 let exports = component_info
                     .exports
                     .iter()
-                    .map(|export| format!("{} {}", export.kind.word(), export.name))
+                    .map(|export| format!("{} {}", export.kind.noun(), export.name))
                     .collect();
                 self.problems.push(Problem::NoExport { expected, exports });
             }
@@ -184,9 +186,9 @@ impl Check<'_> {
         let (Some(host), Some(guest)) = (self.host.function(host), self.guest.function(guest)) else {
             return;
         };
-        let Verdict { here, below } = self.comparison.function(host, guest);
+        let Verdict { differs, differing_types } = self.comparison.function(host, guest);
         let plain = names::plain(name);
-        if here {
+        if differs {
             self.problems.push(Problem::OtherFunction {
                 interface: interface.map(ToString::to_string),
                 name: plain.clone(),
@@ -195,7 +197,7 @@ impl Check<'_> {
             });
         }
         let interface = interface.map(|interface| interface.interface.clone());
-        self.uses.extend(below.into_iter().map(|index| (index, interface.clone(), plain.clone())));
+        self.uses.extend(differing_types.into_iter().map(|index| (index, interface.clone(), plain.clone())));
     }
 
     /// Returns the functions that use a differing type, several of one interface in the notation of WIT's `use`:
@@ -226,7 +228,7 @@ impl Check<'_> {
             self.problems.push(Problem::OtherType {
                 keyword: ty.keyword,
                 name: ty.named.name.clone(),
-                interface: ty.named.home.clone(),
+                interface: ty.named.interface.clone(),
                 differences: ty.differences.clone(),
                 used_by: self.users(index),
             });

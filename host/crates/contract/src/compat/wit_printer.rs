@@ -32,7 +32,7 @@ pub(super) struct Named {
     /// The name in its interface: `query`.
     pub name: String,
     /// The interface that first defined it, without a version; `None` for a type that the world itself defines.
-    pub home: Option<String>,
+    pub interface: Option<String>,
 }
 
 /// The outermost level of a value's type.
@@ -48,23 +48,23 @@ impl<'a> WitPrinter<'a> {
 
     /// Adds the type names of an import or export. Items must be added in the order of their declaration, because later
     /// ones refer to earlier ones.
-    pub fn learn(&mut self, name: &str, item: &ComponentItem) {
+    pub fn add_names(&mut self, name: &str, item: &ComponentItem) {
         match &item.ty {
             ComponentEntityType::Instance(id) => {
-                let home = InterfaceName::parse(name).map_or_else(|| name.to_owned(), |name| name.unversioned());
+                let interface = InterfaceName::parse(name).map_or_else(|| name.to_owned(), |name| name.unversioned());
                 for (name, item) in &self.types[*id].exports {
-                    self.learn_type(name, Some(&home), item);
+                    self.add_name(name, Some(&interface), item);
                 }
             }
-            _ => self.learn_type(name, None, item),
+            _ => self.add_name(name, None, item),
         }
     }
 
-    fn learn_type(&mut self, name: &str, home: Option<&str>, item: &ComponentItem) {
+    fn add_name(&mut self, name: &str, interface: Option<&str>, item: &ComponentItem) {
         let ComponentEntityType::Type { referenced, created } = item.ty else {
             return;
         };
-        let named = Named { name: name.to_owned(), home: home.map(str::to_owned) };
+        let named = Named { name: name.to_owned(), interface: interface.map(str::to_owned) };
         match (referenced, created) {
             (ComponentAnyTypeId::Defined(referenced), ComponentAnyTypeId::Defined(created)) => {
                 // `use types.{error}` renames a type; the first name is kept.

@@ -49,7 +49,7 @@ pub(super) const WASI: [(&str, &[&str]); 7] = [
 ];
 
 /// The host's answer to the import of an interface.
-pub(super) enum Answer<'a> {
+pub(super) enum Resolution<'a> {
     /// An interface of the contract, or a standard one that the contract imports.
     Contract(&'a Interface),
     /// An interface of WASI.
@@ -112,10 +112,10 @@ impl World {
     }
 
     /// Returns a printer with the names of the world's types.
-    pub fn space(&self) -> WitPrinter<'_> {
+    pub fn printer(&self) -> WitPrinter<'_> {
         let mut printer = WitPrinter::new(&self.types);
         for (name, item) in &self.types[self.component].imports {
-            printer.learn(name, item);
+            printer.add_names(name, item);
         }
         printer
     }
@@ -126,27 +126,27 @@ impl World {
     }
 
     /// Returns the host's answer to the import of an interface.
-    pub fn answer(&self, requested: &InterfaceName) -> Answer<'_> {
+    pub fn resolve(&self, requested: &InterfaceName) -> Resolution<'_> {
         let package: Vec<_> =
             self.interfaces.iter().filter(|interface| interface.name.package == requested.package).collect();
         if let Some(served) = package.first().and_then(|interface| interface.name.version.as_ref()) {
             if !requested.version.as_ref().is_some_and(|requested| compatible(requested, served)) {
-                return Answer::OtherVersion(served.clone());
+                return Resolution::OtherVersion(served.clone());
             }
             return match package.iter().find(|interface| interface.name.interface == requested.interface) {
-                Some(interface) => Answer::Contract(interface),
-                None => {
-                    Answer::OtherInterface(package.iter().map(|interface| interface.name.interface.as_str()).collect())
-                }
+                Some(interface) => Resolution::Contract(interface),
+                None => Resolution::OtherInterface(
+                    package.iter().map(|interface| interface.name.interface.as_str()).collect(),
+                ),
             };
         }
         match WASI.iter().find(|(package, _)| *package == requested.package) {
             Some(_) if !requested.version.as_ref().is_some_and(is_wasi_0_2) => {
-                Answer::OtherVersion(Version::new(0, 2, 0))
+                Resolution::OtherVersion(Version::new(0, 2, 0))
             }
-            Some((_, interfaces)) if interfaces.contains(&requested.interface.as_str()) => Answer::Wasi,
-            Some((_, interfaces)) => Answer::OtherInterface(interfaces.to_vec()),
-            None => Answer::Unknown,
+            Some((_, interfaces)) if interfaces.contains(&requested.interface.as_str()) => Resolution::Wasi,
+            Some((_, interfaces)) => Resolution::OtherInterface(interfaces.to_vec()),
+            None => Resolution::Unknown,
         }
     }
 

@@ -1,10 +1,10 @@
 //! Compatible and incompatible components, and the messages about them.
 
+mod compatible;
 mod hostile;
 mod incompatibilities;
 mod make;
 mod other_worlds;
-mod whole;
 
 use modhost_contract::compat;
 

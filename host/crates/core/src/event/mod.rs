@@ -4,7 +4,7 @@
 //! user, company, chat and message: their ids are read from the event and never from a guest.
 
 pub mod body;
-pub mod interest;
+pub mod event_filter;
 mod subject;
 
 use std::borrow::Cow;
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::json;
-use subject::{Ids, Reading};
+use subject::{Ids, ParsedPayload};
 pub use subject::{MessageFinalized, ModuleChosen, Subject, UserMessage, UserMessageCreated};
 
 /// A name from `modules.toml`: of a source, a tenant or a module. Cheap to clone.
@@ -70,7 +70,7 @@ pub struct Event {
     /// The parsed payload.
     pub subject: Subject,
     ids: Ids,
-    flaw: Option<String>,
+    parse_error: Option<String>,
     /// The body as it was delivered and signed, with unknown fields.
     raw: Bytes,
     /// The byte range of the payload in the body's JSON.
@@ -112,13 +112,13 @@ impl Event {
     /// Creates an event from a verified body. `payload` is the byte range of the payload in the body's JSON, which is
     /// the body itself or the JSON that a form contains.
     ///
-    /// A payload of an unknown shape is not an error: the subject is [`Subject::Other`], [`Event::flaw`] returns the
+    /// A payload of an unknown shape is not an error: the subject is [`Subject::Other`], [`Event::parse_error`] returns the
     /// reason, and the ids that can be read are available.
     pub fn new(header: Header, raw: Bytes, payload: Range<usize>) -> Self {
         let json = body::json(&raw);
         let is_form = matches!(json, Cow::Owned(_));
         let read = json::Value::read(json.get(payload.clone()).unwrap_or_default());
-        let (reading, strict_payload) = match read {
+        let (parsed, strict_payload) = match read {
             Ok(value) => {
                 let strict = value.to_strict();
                 // Don't store a second copy of a payload whose bytes in the body are strict JSON.
@@ -126,13 +126,13 @@ impl Event {
                 (subject::read(&header.name, value), (!is_in_raw).then(|| strict.into()))
             }
             Err(error) => {
-                let flaw = Some(format!("it is not JSON: {error}"));
-                (Reading { subject: Subject::Other, ids: Ids::default(), flaw }, Some("null".into()))
+                let parse_error = Some(format!("it is not JSON: {error}"));
+                (ParsedPayload { subject: Subject::Other, ids: Ids::default(), parse_error }, Some("null".into()))
             }
         };
         drop(json);
-        let Reading { subject, ids, flaw } = reading;
-        Self { header, subject, ids, flaw, raw, payload, strict_payload, earlier_id: None }
+        let ParsedPayload { subject, ids, parse_error } = parsed;
+        Self { header, subject, ids, parse_error, raw, payload, strict_payload, earlier_id: None }
     }
 
     /// Sets the id that earlier versions of the host computed for the event: they may have recorded it under that id.
@@ -167,8 +167,8 @@ impl Event {
     }
 
     /// Returns why the payload could not be parsed; `None` if it was parsed or its kind is unknown.
-    pub fn flaw(&self) -> Option<&str> {
-        self.flaw.as_deref()
+    pub fn parse_error(&self) -> Option<&str> {
+        self.parse_error.as_deref()
     }
 
     /// Returns the module that the event names, if its kind names one.
@@ -180,7 +180,7 @@ impl Event {
     pub const MODULE_CHOSEN: &str = subject::MODULE_CHOSEN;
 
     /// Returns whether events of this kind go to a single module, even if the module's name could not be read.
-    pub fn chooses(&self) -> bool {
+    pub fn is_for_one_module(&self) -> bool {
         self.name == Self::MODULE_CHOSEN
     }
 

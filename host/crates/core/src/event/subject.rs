@@ -84,14 +84,14 @@ pub struct MessageFinalized {
 
 /// The result of parsing a payload.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Reading {
+pub(super) struct ParsedPayload {
     /// The parsed payload.
     pub(super) subject: Subject,
     /// The ids that could be read, whatever else is wrong with the payload. With them the host can still find the
     /// module and close the user's reply.
     pub(super) ids: Ids,
     /// Why a payload of a known kind could not be parsed.
-    pub(super) flaw: Option<String>,
+    pub(super) parse_error: Option<String>,
 }
 
 /// The ids of a payload of a known kind.
@@ -108,7 +108,7 @@ pub(super) struct Ids {
 }
 
 /// Parses the payload of an event with this name.
-pub(super) fn read(name: &str, payload: Value<'_>) -> Reading {
+pub(super) fn read(name: &str, payload: Value<'_>) -> ParsedPayload {
     let payload = Payload(Document::new(payload));
     let (subject, ids) = match name {
         MODULE_CHOSEN => (
@@ -131,8 +131,8 @@ pub(super) fn read(name: &str, payload: Value<'_>) -> Reading {
         _ => (Ok(Subject::Other), Ids::default()),
     };
     match subject {
-        Ok(subject) => Reading { subject, ids, flaw: None },
-        Err(flaw) => Reading { subject: Subject::Other, ids, flaw: Some(flaw.to_string()) },
+        Ok(subject) => ParsedPayload { subject, ids, parse_error: None },
+        Err(parse_error) => ParsedPayload { subject: Subject::Other, ids, parse_error: Some(parse_error.to_string()) },
     }
 }
 
@@ -140,12 +140,12 @@ pub(super) fn read(name: &str, payload: Value<'_>) -> Reading {
 const CHAT: [&str; 2] = ["chatId", "chatid"];
 
 /// A required field that cannot be read.
-struct Flaw {
+struct FieldError {
     path: &'static str,
     found: Option<Kind>,
 }
 
-impl fmt::Display for Flaw {
+impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.found {
             None => write!(f, "`{}` is missing", self.path),
@@ -163,22 +163,22 @@ impl<'a> Payload<'a> {
     }
 
     /// Returns the path and value of the first of these fields that exists and is not null.
-    fn first(&self, paths: &[&'static str]) -> Result<(&'static str, Value<'a>), Flaw> {
-        let mut flaw = Flaw { path: paths[0], found: None };
+    fn first(&self, paths: &[&'static str]) -> Result<(&'static str, Value<'a>), FieldError> {
+        let mut parse_error = FieldError { path: paths[0], found: None };
         for path in paths {
             match self.find(path) {
-                Some(value) if value.is_null() => flaw = Flaw { path, found: Some(Kind::Null) },
+                Some(value) if value.is_null() => parse_error = FieldError { path, found: Some(Kind::Null) },
                 Some(value) => return Ok((path, value)),
                 None => {}
             }
         }
-        Err(flaw)
+        Err(parse_error)
     }
 
     /// Returns a string.
-    fn text(&self, paths: &[&'static str]) -> Result<String, Flaw> {
+    fn text(&self, paths: &[&'static str]) -> Result<String, FieldError> {
         let (path, value) = self.first(paths)?;
-        let wrong = Flaw { path, found: Some(value.kind()) };
+        let wrong = FieldError { path, found: Some(value.kind()) };
         value.text().map(|text| text.text.into_owned()).ok_or(wrong)
     }
 
@@ -188,14 +188,14 @@ impl<'a> Payload<'a> {
     }
 
     /// Returns an id: a non-empty string, or the digits of a number.
-    fn id(&self, paths: &[&'static str]) -> Result<String, Flaw> {
+    fn id(&self, paths: &[&'static str]) -> Result<String, FieldError> {
         let (path, value) = self.first(paths)?;
         let id = value.text_or_number().map(|id| id.text.into_owned());
-        id.filter(|id| !id.is_empty()).ok_or(Flaw { path, found: Some(value.kind()) })
+        id.filter(|id| !id.is_empty()).ok_or(FieldError { path, found: Some(value.kind()) })
     }
 
     /// Fields that a module cannot work without are required. Any other field of an unknown shape counts as missing.
-    fn module_chosen(&self) -> Result<ModuleChosen, Flaw> {
+    fn module_chosen(&self) -> Result<ModuleChosen, FieldError> {
         let configuration = self.find("configuration").filter(|value| value.kind() == Kind::Object);
         Ok(ModuleChosen {
             name: self.id(&["name"])?,
@@ -215,7 +215,7 @@ impl<'a> Payload<'a> {
         })
     }
 
-    fn user_message_created(&self) -> Result<UserMessageCreated, Flaw> {
+    fn user_message_created(&self) -> Result<UserMessageCreated, FieldError> {
         Ok(UserMessageCreated {
             chat_id: self.id(&CHAT)?,
             assistant_id: self.text(&["assistantId"]).or_else(|_| self.id(&["assistantId"]))?,
@@ -224,7 +224,7 @@ impl<'a> Payload<'a> {
     }
 
     /// The thread is required; the virtual employee is not needed for a reply.
-    fn message_finalized(&self) -> Result<MessageFinalized, Flaw> {
+    fn message_finalized(&self) -> Result<MessageFinalized, FieldError> {
         Ok(MessageFinalized { chat_id: self.id(&["chatId"])?, assistant_id: self.virtual_employee() })
     }
 
@@ -247,7 +247,7 @@ mod tests {
         })
     }
 
-    fn read_json(payload: &Json) -> Reading {
+    fn read_json(payload: &Json) -> ParsedPayload {
         let text = payload.to_string();
         read(MODULE_CHOSEN, Value::read(text.as_bytes()).unwrap())
     }
@@ -278,10 +278,10 @@ mod tests {
             for field in required.iter().chain(&optional) {
                 let mut payload = chosen();
                 *payload.pointer_mut(field).unwrap() = malformed.clone();
-                let Reading { subject, ids, flaw } = read_json(&payload);
+                let ParsedPayload { subject, ids, parse_error } = read_json(&payload);
                 let is_understood = optional.contains(field);
                 assert_eq!(matches!(subject, Subject::ModuleChosen(_)), is_understood, "{field} {malformed}");
-                assert_eq!(flaw.is_none(), is_understood, "{field} {malformed}: {flaw:?}");
+                assert_eq!(parse_error.is_none(), is_understood, "{field} {malformed}: {parse_error:?}");
                 assert_eq!(ids.module.is_some(), *field != "/name", "{field} {malformed}");
                 assert_eq!(ids.chat.is_some(), *field != "/chatId", "{field} {malformed}");
                 assert_eq!(
@@ -312,6 +312,6 @@ mod tests {
         }
         let mut payload = chosen();
         payload["userMessage"]["text"] = Json::Null;
-        assert_eq!(read_json(&payload).flaw.unwrap(), "`userMessage.text` is null");
+        assert_eq!(read_json(&payload).parse_error.unwrap(), "`userMessage.text` is null");
     }
 }

@@ -182,7 +182,7 @@ async fn replaces_assistants_and_rejects_duplicate_ids() {
     error(local.get("/space/assistant_Answering").await, 404);
     let twice = vec![assistant("Same", true), assistant("Same", false)];
     let refused = local.platform.set_assistants(twice).unwrap_err();
-    assert!(matches!(&refused, LocalError::TwoAssistants(id) if id == "assistant_Same"), "{refused}");
+    assert!(matches!(&refused, LocalError::DuplicateAssistant(id) if id == "assistant_Same"), "{refused}");
     assert_eq!(local.get("/space/assistant_New").await.0, 200);
 }
 

@@ -26,7 +26,7 @@ pub(super) struct Reservation {
 
 impl BodyBudget {
     /// Creates the reservation of a new request. `limit` is the budget of all bodies together, in bytes.
-    pub fn share(self: &Arc<Self>, limit: u64) -> Arc<Reservation> {
+    pub fn reserve(self: &Arc<Self>, limit: u64) -> Arc<Reservation> {
         Arc::new(Reservation { budget: self.clone(), size: AtomicU64::new(0), limit })
     }
 }
@@ -71,12 +71,12 @@ mod tests {
     #[test]
     fn large_bodies_share_the_budget_and_small_ones_are_free() {
         let budget = Arc::new(BodyBudget::default());
-        let large = budget.share(100 << 10);
+        let large = budget.reserve(100 << 10);
         assert!(large.grow(116 << 10), "the whole budget plus the free bytes");
-        let next = budget.share(100 << 10);
+        let next = budget.reserve(100 << 10);
         assert!(next.grow(16 << 10) && !next.grow(1));
         drop(next);
-        let small = budget.share(100 << 10);
+        let small = budget.reserve(100 << 10);
         assert!(small.grow(8 << 10) && small.grow(8 << 10));
         drop(large);
         assert!(small.grow(100 << 10), "dropping a reservation releases its bytes");

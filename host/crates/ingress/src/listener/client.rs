@@ -17,20 +17,20 @@ pub struct Client {
     pub address: IpAddr,
     /// Whether the address may stand for many clients: it is on a private network and sends a forwarding header, so it
     /// seems to be a proxy, but not a trusted one. The misbehavior of one client must not count against all of them.
-    pub stands_for_many: bool,
+    pub may_be_shared: bool,
 }
 
 impl Client {
     /// The client of requests that didn't come through a listener.
-    pub const UNKNOWN: Self = Self { address: IpAddr::V6(Ipv6Addr::UNSPECIFIED), stands_for_many: false };
+    pub const UNKNOWN: Self = Self { address: IpAddr::V6(Ipv6Addr::UNSPECIFIED), may_be_shared: false };
 
     /// Determines the client of a request from a peer.
-    pub(super) fn of(peer: IpAddr, headers: &HeaderMap, proxies: &Proxies) -> Self {
+    pub(super) fn from_request(peer: IpAddr, headers: &HeaderMap, proxies: &Proxies) -> Self {
         if is_trusted(proxies, peer) {
-            return Self { address: behind(peer, headers, proxies), stands_for_many: false };
+            return Self { address: behind(peer, headers, proxies), may_be_shared: false };
         }
         let speaks_for_others = headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(FORWARDED);
-        Self { address: peer, stands_for_many: speaks_for_others && is_near(peer) }
+        Self { address: peer, may_be_shared: speaks_for_others && is_near(peer) }
     }
 }
 
@@ -112,7 +112,7 @@ mod tests {
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()))
             .collect();
-        Client::of(peer.parse().unwrap(), &headers, proxies).address.to_string()
+        Client::from_request(peer.parse().unwrap(), &headers, proxies).address.to_string()
     }
 
     #[test]
@@ -158,10 +158,10 @@ mod tests {
     }
 
     #[test]
-    fn untrusted_private_proxy_stands_for_many_clients() {
+    fn untrusted_private_proxy_may_be_shared() {
         let seen = |peer: &str, name| {
             let headers = [(HeaderName::from_static(name), HeaderValue::from_static("203.0.113.9"))].into_iter();
-            Client::of(peer.parse().unwrap(), &headers.collect(), &Proxies::default()).stands_for_many
+            Client::from_request(peer.parse().unwrap(), &headers.collect(), &Proxies::default()).may_be_shared
         };
         assert!(seen("127.0.0.1", "x-forwarded-for") && seen("172.17.0.1", "forwarded") && seen("fd00::1", FORWARDED));
         assert!(!seen("127.0.0.1", "host"));

@@ -96,7 +96,7 @@ impl Connection {
         match stream.peek(&mut first).await {
             Ok(1) if first[0] == HANDSHAKE => {}
             Ok(1) => {
-                if let Some(more) = self.listener.lines.plain.now() {
+                if let Some(more) = self.listener.log_throttles.plain.now() {
                     tracing::warn!(%client, suppressed = more.suppressed(), "plain HTTP request to a TLS listener");
                 }
                 if let Err(error) = reject_plain_http(&mut stream, TLS_REQUIRED).await {
@@ -109,7 +109,7 @@ impl Connection {
         match TlsAcceptor::from(config).accept(stream).await {
             Ok(stream) => Some(stream),
             Err(error) => {
-                if let Some(more) = self.listener.lines.handshake.now() {
+                if let Some(more) = self.listener.log_throttles.handshake.now() {
                     tracing::info!(%client, %error, suppressed = more.suppressed(), "TLS handshake failed");
                 }
                 None
@@ -170,7 +170,7 @@ impl Connection {
         let Err(error) = ended else { return };
         let client = self.place.address;
         if error.downcast_ref().is_some_and(hyper::Error::is_parse_too_large) {
-            if let Some(more) = self.listener.lines.head.now() {
+            if let Some(more) = self.listener.log_throttles.head.now() {
                 tracing::warn!(
                     %client,
                     suppressed = more.suppressed(),
@@ -227,11 +227,11 @@ impl Service<Request<Incoming>> for RequestService {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let guard = self.activity.begin(request.version() == Version::HTTP_2);
+        let guard = self.activity.start_request(request.version() == Version::HTTP_2);
         // The trusted proxies are read for each request: a connection may be older than the settings.
-        let client = Client::of(self.peer, request.headers(), &self.listener.rules.load().proxies);
+        let client = Client::from_request(self.peer, request.headers(), &self.listener.rules.load().proxies);
         let limits = &self.rules.limits;
-        let reservation = self.listener.bodies.share(limits.max_bodies);
+        let reservation = self.listener.bodies.reserve(limits.max_bodies);
         let timed = |body| TimedBody::new(body, guard.clone(), reservation.clone(), limits.body_timeout);
         let mut request = request.map(|body| Body::new(timed(body)));
         request.extensions_mut().insert(client);

@@ -71,19 +71,19 @@ impl ConnectionActivity {
     }
 
     /// Registers a request whose body is still to be read.
-    pub fn begin(self: &Arc<Self>, multiplexed: bool) -> Arc<RequestGuard> {
+    pub fn start_request(self: &Arc<Self>, multiplexed: bool) -> Arc<RequestGuard> {
         let mut state = self.state();
         if state.arriving + state.owed == 0 {
             state.since = Instant::now();
         }
         state.arriving += 1;
         state.multiplexed = multiplexed;
-        Arc::new(RequestGuard { activity: self.clone(), has_come: AtomicBool::new(false) })
+        Arc::new(RequestGuard { activity: self.clone(), body_complete: AtomicBool::new(false) })
     }
 
     /// Returns since when the host has been waiting for the client; `None` while the host owes it a response or after
     /// it was asked to leave.
-    pub fn waits_since(&self) -> Option<Instant> {
+    pub fn waiting_for_client_since(&self) -> Option<Instant> {
         let state = self.state();
         (state.owed == 0 && !state.leaving).then_some(state.since)
     }
@@ -155,13 +155,13 @@ impl ConnectionActivity {
 /// A request in flight, from its head until the last reference is dropped after the response.
 pub(super) struct RequestGuard {
     activity: Arc<ConnectionActivity>,
-    has_come: AtomicBool,
+    body_complete: AtomicBool,
 }
 
 impl RequestGuard {
     /// Notes that the body is complete: from now on the client waits for the host.
-    pub fn has_come(&self) {
-        if !self.has_come.swap(true, Ordering::Relaxed) {
+    pub fn body_complete(&self) {
+        if !self.body_complete.swap(true, Ordering::Relaxed) {
             let mut state = self.activity.state();
             state.arriving -= 1;
             state.owed += 1;
@@ -172,7 +172,7 @@ impl RequestGuard {
 impl Drop for RequestGuard {
     fn drop(&mut self) {
         let mut state = self.activity.state();
-        match *self.has_come.get_mut() {
+        match *self.body_complete.get_mut() {
             true => state.owed -= 1,
             false => state.arriving -= 1,
         }

@@ -14,7 +14,7 @@ use modhost_core::sync::lock;
 #[derive(Default)]
 pub(super) struct ConnectionTable {
     members: Mutex<Members>,
-    left: Notify,
+    closed: Notify,
 }
 
 #[derive(Default)]
@@ -22,7 +22,7 @@ struct Members {
     next: u64,
     all: HashMap<u64, (IpAddr, Arc<ConnectionActivity>)>,
     /// The number of connections per address group; never zero.
-    of: HashMap<IpAddr, usize>,
+    per_group: HashMap<IpAddr, usize>,
 }
 
 /// The table entry of a connection; removed when dropped.
@@ -42,29 +42,29 @@ impl ConnectionTable {
     }
 
     /// Returns the number of connections of an address group.
-    pub fn of(&self, group: IpAddr) -> usize {
-        self.members().of.get(&group).copied().unwrap_or_default()
+    pub fn count_for(&self, group: IpAddr) -> usize {
+        self.members().per_group.get(&group).copied().unwrap_or_default()
     }
 
     /// Adds a connection.
-    pub fn enter(self: &Arc<Self>, address: IpAddr, group: IpAddr) -> ConnectionEntry {
+    pub fn add(self: &Arc<Self>, address: IpAddr, group: IpAddr) -> ConnectionEntry {
         let activity = ConnectionActivity::new();
         let mut members = self.members();
         let number = members.next;
         members.next += 1;
         members.all.insert(number, (group, activity.clone()));
-        *members.of.entry(group).or_default() += 1;
+        *members.per_group.entry(group).or_default() += 1;
         ConnectionEntry { connections: self.clone(), number, address, activity }
     }
 
     /// Asks one connection to close. Of the connections that keep the host waiting, it takes one whose address group
     /// has the most connections, and among those the one that has waited longest. So a client that fills the listener
     /// makes room for others, and slow clients for fast ones.
-    pub fn make_room(&self) {
+    pub fn close_one(&self) {
         let members = self.members();
         let waiting = members.all.values().filter_map(|(group, activity)| {
-            let since = activity.waits_since()?;
-            Some((members.of.get(group).copied().unwrap_or_default(), since, activity))
+            let since = activity.waiting_for_client_since()?;
+            Some((members.per_group.get(group).copied().unwrap_or_default(), since, activity))
         });
         let chosen = waiting.reduce(|a, b| if (b.0, a.1) > (a.0, b.1) { b } else { a });
         if let Some((_, _, activity)) = chosen {
@@ -73,8 +73,8 @@ impl ConnectionTable {
     }
 
     /// Waits until a connection is closed after this call.
-    pub fn left(&self) -> impl Future<Output = ()> {
-        self.left.notified()
+    pub fn closed(&self) -> impl Future<Output = ()> {
+        self.closed.notified()
     }
 
     fn members(&self) -> MutexGuard<'_, Members> {
@@ -86,7 +86,7 @@ impl Drop for ConnectionEntry {
     fn drop(&mut self) {
         let mut members = self.connections.members();
         if let Some((group, _)) = members.all.remove(&self.number)
-            && let Entry::Occupied(mut count) = members.of.entry(group)
+            && let Entry::Occupied(mut count) = members.per_group.entry(group)
         {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
@@ -94,7 +94,7 @@ impl Drop for ConnectionEntry {
             }
         }
         drop(members);
-        self.connections.left.notify_waiters();
+        self.connections.closed.notify_waiters();
     }
 }
 
@@ -107,7 +107,7 @@ mod tests {
     }
 
     fn enter(connections: &Arc<ConnectionTable>, last: u8) -> ConnectionEntry {
-        connections.enter(address(last), address(last))
+        connections.add(address(last), address(last))
     }
 
     fn is_asked(place: &ConnectionEntry) -> bool {
@@ -120,11 +120,11 @@ mod tests {
         let alone = enter(&connections, 1);
         let first = enter(&connections, 2);
         let second = enter(&connections, 2);
-        connections.make_room();
+        connections.close_one();
         assert_eq!([&alone, &first, &second].map(is_asked), [false, true, false]);
         drop(first);
-        assert_eq!((connections.len(), connections.of(address(2))), (2, 1));
-        connections.make_room();
+        assert_eq!((connections.len(), connections.count_for(address(2))), (2, 1));
+        connections.close_one();
         assert_eq!([&alone, &second].map(is_asked), [true, false], "equal groups: the longer wait decides");
     }
 
@@ -132,14 +132,14 @@ mod tests {
     fn connection_with_unanswered_request_is_not_closed() {
         let connections = Arc::new(ConnectionTable::default());
         let place = enter(&connections, 1);
-        let flight = place.activity.begin(false);
-        flight.has_come();
-        connections.make_room();
+        let flight = place.activity.start_request(false);
+        flight.body_complete();
+        connections.close_one();
         assert!(!is_asked(&place));
         drop(flight);
-        connections.make_room();
+        connections.close_one();
         assert!(is_asked(&place));
         drop(place);
-        assert_eq!((connections.len(), connections.of(address(1))), (0, 0));
+        assert_eq!((connections.len(), connections.count_for(address(1))), (0, 0));
     }
 }

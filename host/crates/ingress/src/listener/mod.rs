@@ -59,7 +59,7 @@ pub struct Listener {
     connections: Arc<ConnectionTable>,
     bodies: Arc<BodyBudget>,
     signature_failures: Arc<SignatureFailureLimiter>,
-    lines: LogThrottles,
+    log_throttles: LogThrottles,
 }
 
 /// Throttles for the log lines that a flood of requests could fill the disk with.
@@ -82,7 +82,7 @@ impl Listener {
             connections: Arc::default(),
             bodies: Arc::default(),
             signature_failures,
-            lines: LogThrottles::default(),
+            log_throttles: LogThrottles::default(),
         })
     }
 
@@ -134,8 +134,8 @@ impl Listener {
                 Err(error) => {
                     // The process is out of file descriptors or memory: close the connection that has waited longest
                     // for its client.
-                    self.connections.make_room();
-                    if let Some(more) = self.lines.broken.now() {
+                    self.connections.close_one();
+                    if let Some(more) = self.log_throttles.broken.now() {
                         tracing::error!(%error, suppressed = more.suppressed(), "cannot accept connections; retrying");
                     }
                     tokio::time::sleep(AFTER_ERROR).await;
@@ -151,8 +151,8 @@ impl Listener {
             let rules = self.rules.load();
             let group = client::group(address);
             let own = rules.limits.max_connections_per_address.filter(|_| !client::is_trusted(&rules.proxies, address));
-            if own.is_some_and(|own| self.connections.of(group) >= own) {
-                if let Some(more) = self.lines.one_address.now() {
+            if own.is_some_and(|own| self.connections.count_for(group) >= own) {
+                if let Some(more) = self.log_throttles.one_address.now() {
                     tracing::warn!(
                         client = %address,
                         suppressed = more.suppressed(),
@@ -162,19 +162,19 @@ impl Listener {
                 return None;
             }
             if self.connections.len() < rules.limits.max_connections {
-                return Some(self.connections.enter(address, group));
+                return Some(self.connections.add(address, group));
             }
             drop(rules);
-            if let Some(more) = self.lines.full.now() {
+            if let Some(more) = self.log_throttles.full.now() {
                 tracing::warn!(
                     suppressed = more.suppressed(),
                     "`max_connections` in [server.limits] is reached: closing the connections that have been idle longest"
                 );
             }
-            let left = self.connections.left();
-            self.connections.make_room();
+            let closed = self.connections.closed();
+            self.connections.close_one();
             // If the host owes a response on every connection, a later iteration finds one whose response was sent.
-            let _ = tokio::time::timeout(SEARCH_INTERVAL, left).await;
+            let _ = tokio::time::timeout(SEARCH_INTERVAL, closed).await;
         }
     }
 }

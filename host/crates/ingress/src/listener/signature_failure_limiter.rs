@@ -55,16 +55,16 @@ impl SignatureFailureLimiter {
     }
 
     /// Records an invalid signature; returns whether it is the one that fills the account.
-    pub fn note(&self, address: IpAddr, source: &Name) -> bool {
-        self.note_at(address, source, Instant::now())
+    pub fn record(&self, address: IpAddr, source: &Name) -> bool {
+        self.record_at(address, source, Instant::now())
     }
 
     /// Returns for how long requests of an address to a source are rejected unverified; `None`: verify them.
-    pub fn too_many(&self, address: IpAddr, source: &Name) -> Option<Duration> {
-        self.too_many_at(address, source, Instant::now())
+    pub fn retry_after(&self, address: IpAddr, source: &Name) -> Option<Duration> {
+        self.retry_after_at(address, source, Instant::now())
     }
 
-    fn note_at(&self, address: IpAddr, source: &Name, now: Instant) -> bool {
+    fn record_at(&self, address: IpAddr, source: &Name, now: Instant) -> bool {
         let (limit, address) = (self.limit(), client::group(address));
         let mut set = lock(self.set(address, source));
         let known = set.iter().position(|account| account.as_ref().is_some_and(|it| it.is_of(address, source)));
@@ -81,7 +81,7 @@ impl SignatureFailureLimiter {
         limit <= 1.0
     }
 
-    fn too_many_at(&self, address: IpAddr, source: &Name, now: Instant) -> Option<Duration> {
+    fn retry_after_at(&self, address: IpAddr, source: &Name, now: Instant) -> Option<Duration> {
         let (limit, address) = (self.limit(), client::group(address));
         let set = lock(self.set(address, source));
         let account = set.iter().flatten().find(|account| account.is_of(address, source))?;
@@ -125,18 +125,18 @@ mod tests {
         let (signature_failures, start, source) =
             (SignatureFailureLimiter::new(4), Instant::now(), Name::from("unique"));
         let at = |seconds| start + Duration::from_secs(seconds);
-        let filled: Vec<_> = (0..5).map(|_| signature_failures.note_at(address(1), &source, start)).collect();
+        let filled: Vec<_> = (0..5).map(|_| signature_failures.record_at(address(1), &source, start)).collect();
         assert_eq!(filled, [false, false, false, true, false]);
-        let wait = signature_failures.too_many_at(address(1), &source, start).unwrap();
+        let wait = signature_failures.retry_after_at(address(1), &source, start).unwrap();
         assert!(wait > Duration::ZERO && wait <= Duration::from_secs(15), "{wait:?}");
         assert_eq!(
-            signature_failures.too_many_at(address(1), &source, at(16)),
+            signature_failures.retry_after_at(address(1), &source, at(16)),
             None,
             "one has leaked, so one request is accepted"
         );
-        assert!(signature_failures.note_at(address(1), &source, at(16)));
-        assert!(signature_failures.too_many_at(address(1), &source, at(16)).is_some());
-        assert_eq!(signature_failures.too_many_at(address(1), &source, at(100)), None);
+        assert!(signature_failures.record_at(address(1), &source, at(16)));
+        assert!(signature_failures.retry_after_at(address(1), &source, at(16)).is_some());
+        assert_eq!(signature_failures.retry_after_at(address(1), &source, at(100)), None);
     }
 
     #[test]
@@ -144,16 +144,16 @@ mod tests {
         let (signature_failures, now) = (SignatureFailureLimiter::new(2), Instant::now());
         let (source, other) = (Name::from("unique"), Name::from("github"));
         for _ in 0..100 {
-            signature_failures.note_at(address(1), &source, now);
+            signature_failures.record_at(address(1), &source, now);
         }
-        assert!(signature_failures.too_many_at(address(1), &source, now).is_some());
+        assert!(signature_failures.retry_after_at(address(1), &source, now).is_some());
         assert_eq!(
-            signature_failures.too_many_at(address(1), &other, now),
+            signature_failures.retry_after_at(address(1), &other, now),
             None,
             "requests to other sources are accepted"
         );
         for neighbour in (0..10_000).filter(|it| *it != 1) {
-            assert_eq!(signature_failures.too_many_at(address(neighbour), &source, now), None);
+            assert_eq!(signature_failures.retry_after_at(address(neighbour), &source, now), None);
         }
     }
 
@@ -161,12 +161,12 @@ mod tests {
     fn evicts_the_accounts_with_the_lowest_count() {
         let (signature_failures, now, source) = (SignatureFailureLimiter::new(3), Instant::now(), Name::from("unique"));
         for _ in 0..3 {
-            signature_failures.note_at(address(7), &source, now);
+            signature_failures.record_at(address(7), &source, now);
         }
         for other in 100..100_000 {
-            signature_failures.note_at(address(other), &source, now);
+            signature_failures.record_at(address(other), &source, now);
         }
-        assert!(signature_failures.too_many_at(address(7), &source, now).is_some());
+        assert!(signature_failures.retry_after_at(address(7), &source, now).is_some());
     }
 
     #[test]
@@ -174,10 +174,10 @@ mod tests {
         let (signature_failures, now, source) =
             (SignatureFailureLimiter::new(100), Instant::now(), Name::from("unique"));
         for _ in 0..10 {
-            signature_failures.note_at(address(1), &source, now);
+            signature_failures.record_at(address(1), &source, now);
         }
-        assert_eq!(signature_failures.too_many_at(address(1), &source, now), None);
+        assert_eq!(signature_failures.retry_after_at(address(1), &source, now), None);
         signature_failures.set_limit(10);
-        assert!(signature_failures.too_many_at(address(1), &source, now).is_some());
+        assert!(signature_failures.retry_after_at(address(1), &source, now).is_some());
     }
 }

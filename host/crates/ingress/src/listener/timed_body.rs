@@ -20,7 +20,7 @@ pub enum BodyError {
     TooSlow(Duration),
     /// The bodies in memory have reached `max_bodies` in `[server.limits]`.
     #[error("this host is receiving too much data at once")]
-    NoRoom,
+    BudgetExhausted,
 }
 
 /// A body that fails with [`BodyError`] when its time is up or the budget is exhausted. It notifies the
@@ -38,7 +38,7 @@ pub(super) struct TimedBody {
 impl TimedBody {
     pub fn new(body: Incoming, guard: Arc<RequestGuard>, reservation: Arc<Reservation>, limit: Duration) -> Self {
         if body.is_end_stream() {
-            guard.has_come();
+            guard.body_complete();
         }
         Self { body, guard, reservation, limit, deadline: Instant::now() + limit, sleep: None }
     }
@@ -59,16 +59,16 @@ impl Body for TimedBody {
         let this = &mut *self;
         match Pin::new(&mut this.body).poll_frame(cx) {
             Poll::Ready(None) => {
-                this.guard.has_come();
+                this.guard.body_complete();
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
             Poll::Ready(Some(Ok(frame))) => {
                 if frame.data_ref().is_some_and(|data| !this.reservation.grow(data.len())) {
-                    return Poll::Ready(Some(Err(BodyError::NoRoom.into())));
+                    return Poll::Ready(Some(Err(BodyError::BudgetExhausted.into())));
                 }
                 if this.body.is_end_stream() {
-                    this.guard.has_come();
+                    this.guard.body_complete();
                 } else if Instant::now() >= this.deadline {
                     // A client that always has another byte ready never reaches the `Pending` branch.
                     return this.too_slow();

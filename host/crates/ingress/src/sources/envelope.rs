@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderName};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::schemes::Shown;
+use super::schemes::HeaderCase;
 use modhost_config::source::{EventFields, FieldSelector};
 use modhost_core::event::body::{self as event_body, BodyKind};
 use modhost_core::event::{Event, Header, Name};
@@ -88,7 +88,7 @@ pub enum NotAnEvent {
     },
     /// A part has a type that can't be an id or a name.
     #[error("its {what} is {found}, {}", PartName(.place))]
-    Odd {
+    WrongType {
         /// The part.
         what: &'static str,
         /// Where it is.
@@ -124,12 +124,12 @@ pub enum NotAnEvent {
     #[error("it chooses a module, and the module's name can't be read: {0}")]
     NoModule(String),
     /// A header with a part occurs more than once: ambiguous.
-    #[error("more than one header {}", Shown(.0))]
+    #[error("more than one header {}", HeaderCase(.0))]
     TwoHeaders(HeaderName),
 }
 
 /// A parsed body with its headers.
-pub(super) struct Opened<'a> {
+pub(super) struct ParsedRequest<'a> {
     headers: &'a HeaderMap,
     raw: &'a Bytes,
     /// The JSON of the body.
@@ -159,10 +159,9 @@ pub fn header(name: &'static str) -> FieldSelector {
     FieldSelector::Header(HeaderName::from_static(name))
 }
 
-impl Envelope {
-    /// Returns the default envelope: the id is the body's hash, the name is the source's, the payload is the whole
-    /// body.
-    pub fn whole() -> Self {
+/// The id is the body's hash, the name is the source's, and the payload is the whole body.
+impl Default for Envelope {
+    fn default() -> Self {
         Self {
             id: vec![FieldSelector::Hash],
             name: Vec::new(),
@@ -174,7 +173,9 @@ impl Envelope {
             forms: Forms::None,
         }
     }
+}
 
+impl Envelope {
     /// Overrides the scheme's envelope with a source's settings.
     pub fn with(mut self, parts: &EventFields) -> Self {
         fn set<T: Clone>(to: &mut T, from: &Option<T>) {
@@ -224,7 +225,7 @@ pub(super) fn json_of<'a>(envelope: &Envelope, raw: &'a Bytes) -> Result<Cow<'a,
     }
 }
 
-impl<'a> Opened<'a> {
+impl<'a> ParsedRequest<'a> {
     /// Parses the JSON of a verified body.
     pub(super) fn new(headers: &'a HeaderMap, raw: &'a Bytes, json: &'a [u8]) -> Result<Self, NotAnEvent> {
         Ok(Self { headers, raw, json, document: Document::read(json)? })
@@ -249,16 +250,16 @@ impl<'a> Opened<'a> {
     /// Returns the text of the first of several parts that has one. A part of the wrong type is skipped if a later part
     /// has a text.
     fn first(&self, what: &'static str, parts: &[FieldSelector]) -> Result<Option<Named<'a>>, NotAnEvent> {
-        let mut odd = None;
+        let mut wrong_type = None;
         for part in parts {
             match self.named(what, part) {
                 Ok(Some(named)) => return Ok(Some(named)),
                 Ok(None) => {}
-                Err(error @ NotAnEvent::Odd { .. }) => odd = odd.or(Some(error)),
+                Err(error @ NotAnEvent::WrongType { .. }) => wrong_type = wrong_type.or(Some(error)),
                 Err(error) => return Err(error),
             }
         }
-        odd.map_or(Ok(None), Err)
+        wrong_type.map_or(Ok(None), Err)
     }
 
     fn in_body(
@@ -276,7 +277,7 @@ impl<'a> Opened<'a> {
         match value.text_or_number() {
             Some(Text { text, is_lossy }) => Ok(Some(Named { text, lossy: is_lossy.then(|| value.as_bytes()) })),
             None if value.is_null() => Ok(None),
-            None => Err(NotAnEvent::Odd { what, place: place(), found: value.kind() }),
+            None => Err(NotAnEvent::WrongType { what, place: place(), found: value.kind() }),
         }
     }
 
@@ -337,7 +338,9 @@ impl<'a> Opened<'a> {
         let event = Event::new(header, self.raw.clone(), payload.value.range_in(self.json));
         let event = event.with_earlier_id(earlier_id);
         match event.module() {
-            None if event.chooses() => Err(NotAnEvent::NoModule("its `name` is no text in the payload".into())),
+            None if event.is_for_one_module() => {
+                Err(NotAnEvent::NoModule("its `name` is no text in the payload".into()))
+            }
             _ => Ok(event),
         }
     }
@@ -423,8 +426,10 @@ impl fmt::Display for PartName<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             FieldSelector::Body(path) if !path.is_empty() => write!(f, "`{}` in the body", path.join(".")),
-            FieldSelector::Header(name) => write!(f, "the header {}", Shown(name)),
-            FieldSelector::EitherHeader(first, second) => write!(f, "the header {} or {}", Shown(first), Shown(second)),
+            FieldSelector::Header(name) => write!(f, "the header {}", HeaderCase(name)),
+            FieldSelector::EitherHeader(first, second) => {
+                write!(f, "the header {} or {}", HeaderCase(first), HeaderCase(second))
+            }
             FieldSelector::First(parts) if !parts.is_empty() => {
                 parts.iter().enumerate().try_for_each(|(number, part)| {
                     f.write_str(if number == 0 { "" } else { " or " })?;

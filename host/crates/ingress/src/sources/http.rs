@@ -25,7 +25,7 @@ use super::{Received, Rejection, RouteEntry, Source, Sources};
 use crate::health::{self, Health};
 use crate::listener::{BodyError, Client, SignatureFailureLimiter};
 use modhost_core::metrics::{self, EventOutcome};
-use modhost_storage::event_sink::{Backpressure, Sink, Taken};
+use modhost_storage::event_sink::{Backpressure, Sink, SinkOutcome};
 
 /// `Retry-After` for a body that is too large, in seconds: time for an operator to read the log and raise the limit.
 const AFTER_TOO_LARGE: u64 = 60;
@@ -65,7 +65,7 @@ pub fn router<S: Sink>(
     let listener = Arc::new(Listener { sources, signature_failures, sink });
     let health_route = Router::new().route("/health", get(health::public_health)).with_state(health.clone());
     let events = Router::new().fallback(receive::<S>).with_state(listener);
-    events.merge(health_route).merge(health::probes(health))
+    events.merge(health_route).merge(health::probe_routes(health))
 }
 
 async fn receive<S: Sink>(State(listener): State<Arc<Listener<S>>>, mut request: Request) -> Response {
@@ -157,9 +157,9 @@ async fn answer<S: Sink>(
         return retry_later(Backpressure { after, too_fast: true });
     }
     match received {
-        Ok(Received::Event(event)) => match listener.sink.take(*event).await {
-            Ok(Taken::Recorded) => source.scheme.taken(&request),
-            Ok(Taken::NoSubscriber) => source.scheme.nobody(&request),
+        Ok(Received::Event(event)) => match listener.sink.accept(*event).await {
+            Ok(SinkOutcome::Recorded) => source.scheme.accepted_response(&request),
+            Ok(SinkOutcome::NoSubscriber) => source.scheme.unhandled_response(&request),
             Err(backpressure) => retry_later(backpressure),
         },
         Ok(Received::Challenge(answer)) => {
@@ -176,9 +176,9 @@ async fn answer<S: Sink>(
             );
             if status.is_success() {
                 source.reader.count(EventOutcome::Unwanted);
-                return source.scheme.nobody(&request);
+                return source.scheme.unhandled_response(&request);
             }
-            source.reader.count(EventOutcome::PutOff);
+            source.reader.count(EventOutcome::Deferred);
             ([(header::RETRY_AFTER, AFTER_UNREADABLE)], refusal(status, &rejection.to_string())).into_response()
         }
     }
@@ -193,11 +193,11 @@ async fn unreadable<S: Sink>(
     why: &NotAnEvent,
 ) -> Response {
     let source = &route.source;
-    let status = source.scheme.unreadable(why);
+    let status = source.scheme.unreadable_status(why);
     tracing::warn!(%status, reason = %why, "cannot read event");
     source.reader.count(EventOutcome::Unreadable);
     let kept = source.reader.unreadable(request.headers, body, why, Some(status.as_u16()));
-    if listener.sink.keep(kept).await.is_err() {
+    if listener.sink.keep_unreadable(kept).await.is_err() {
         tracing::error!("cannot store the unreadable event");
     }
     let answer = refusal(status, &format!("this is not an event: {why}"));
@@ -254,19 +254,19 @@ pub(super) fn success() -> Response {
 impl<S> Listener<S> {
     /// Returns how long requests of a client to a source are refused unread, or `None` if they are read.
     fn blocked_for(&self, client: Client, source: &Source) -> Option<Duration> {
-        if client.stands_for_many {
+        if client.may_be_shared {
             return None;
         }
-        let wait = self.signature_failures.too_many(client.address, &source.reader.name)?;
+        let wait = self.signature_failures.retry_after(client.address, &source.reader.name)?;
         tracing::debug!("request dropped: its address sent too many invalid signatures");
         Some(wait)
     }
 
     fn note_failure(&self, client: Client, source: &Source) {
-        if !self.signature_failures.note(client.address, &source.reader.name) {
+        if !self.signature_failures.record(client.address, &source.reader.name) {
             return;
         }
-        if client.stands_for_many {
+        if client.may_be_shared {
             tracing::warn!(
                 "many invalid signatures through a proxy: add it to `trusted_proxies` in [server] to tell its clients apart"
             );

@@ -14,11 +14,11 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 
-use envelope::{Envelope, NotAnEvent, Opened, json_of};
+use envelope::{Envelope, NotAnEvent, ParsedRequest, json_of};
 pub use http::router;
 use modhost_core::event::{Event, Name};
 use modhost_core::metrics::{self, EventOutcome};
-use modhost_core::rate::Rate;
+use modhost_core::rate::RateLimiter;
 use modhost_storage::unreadable::Unreadable;
 use schemes::{Key, Request, Scheme, SignatureError};
 
@@ -34,7 +34,7 @@ pub struct Sources {
 /// A source with its rate limit.
 struct RouteEntry {
     source: Source,
-    rate: Option<Arc<Rate>>,
+    rate: Option<Arc<RateLimiter>>,
 }
 
 /// A configured webhook.
@@ -113,10 +113,10 @@ impl Rejection {
     /// Returns the status to answer with, by the rules of the scheme's platform.
     pub fn status(&self, scheme: &dyn Scheme) -> StatusCode {
         match self {
-            Self::SignatureError(signature_error) => scheme.refusal(signature_error),
+            Self::SignatureError(signature_error) => scheme.rejection_status(signature_error),
             Self::ForeignCompany(_) => StatusCode::FORBIDDEN,
-            Self::UnclaimedCompany(_) => scheme.unclaimed(),
-            Self::NotAnEvent(why) => scheme.unreadable(why),
+            Self::UnclaimedCompany(_) => scheme.unclaimed_status(),
+            Self::NotAnEvent(why) => scheme.unreadable_status(why),
         }
     }
 }
@@ -139,7 +139,7 @@ impl Sources {
             let known = before.get(&source.path).and_then(|route| route.rate.clone());
             let rate = source.events_per_second.map(|per_second| match known {
                 Some(rate) if rate.per_second() == f64::from(per_second) => rate,
-                _ => Arc::new(Rate::new(per_second)),
+                _ => Arc::new(RateLimiter::new(per_second)),
             });
             (source.path.clone(), Arc::new(RouteEntry { source, rate }))
         });
@@ -189,14 +189,14 @@ impl Reader {
     /// If the body is not an event, or the event is another tenant's.
     pub fn read(&self, headers: &HeaderMap, body: &Bytes) -> Result<Event, Rejection> {
         let json = json_of(&self.envelope, body)?;
-        let opened = Opened::new(headers, body, &json)?;
-        let company_id = opened.company(&self.envelope)?;
+        let parsed = ParsedRequest::new(headers, body, &json)?;
+        let company_id = parsed.company(&self.envelope)?;
         if let (None, Some(place), true) = (&company_id, &self.envelope.company, self.needs_company()) {
             return Err(NotAnEvent::Missing { what: "company", place: place.clone() }.into());
         }
         let names_one = self.envelope.company.is_some();
         let tenant = self.owners.tenant_of(names_one.then_some(company_id.as_deref()))?;
-        Ok(opened.event(&self.envelope, &self.name, tenant, company_id)?)
+        Ok(parsed.event(&self.envelope, &self.name, tenant, company_id)?)
     }
 
     /// Counts a request that makes no delivery. For a source of several tenants the tenant label is empty.

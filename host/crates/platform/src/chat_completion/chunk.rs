@@ -34,7 +34,7 @@ pub(super) struct Choice<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Finish {
     /// None yet, or unknown: null, and the placeholders that servers send instead.
-    Not,
+    None,
     /// The model stopped for this reason.
     Stopped(String),
     /// The model failed with this reason.
@@ -77,7 +77,7 @@ impl<'a> Chunk<'a> {
         Some(Self {
             choices,
             usage: fields.get("usage").and_then(usage).or_else(groq),
-            failure: failure::in_completion(value),
+            failure: failure::completion_failure(value),
         })
     }
 }
@@ -101,7 +101,7 @@ impl<'a> Choice<'a> {
             index: fields.integer("index"),
             text,
             tools,
-            finish: fields.first(&["finish_reason", "finishReason"]).map_or(Finish::Not, finish),
+            finish: fields.first(&["finish_reason", "finishReason"]).map_or(Finish::None, finish),
             failure: error.and_then(|_| failure::failure(raw)),
             is_whole,
         })
@@ -184,13 +184,13 @@ fn part(part: Value<'_>) -> MessageContent<'_> {
 fn finish(reason: Value<'_>) -> Finish {
     if reason.kind() == Kind::Object {
         let inner = Fields::of(reason, &["type", "reason"]);
-        return inner.and_then(|it| it.first(&["type", "reason"])).map_or(Finish::Not, finish);
+        return inner.and_then(|it| it.first(&["type", "reason"])).map_or(Finish::None, finish);
     }
-    let Some(word) = reason.text() else { return Finish::Not };
+    let Some(word) = reason.text() else { return Finish::None };
     let word = word.text.trim();
     let lower = word.to_ascii_lowercase();
     if PLACEHOLDERS.contains(&lower.as_str()) {
-        Finish::Not
+        Finish::None
     } else if FAILURES.iter().any(|failure| lower.contains(failure)) {
         Finish::Failed(word.to_owned())
     } else {

@@ -32,7 +32,7 @@ pub(super) fn fields(value: Value<'_>) -> Option<Fields<'_>> {
 }
 
 /// Returns whether an event with this name reports a failure.
-pub(super) fn is_name(name: &str) -> bool {
+pub(super) fn is_failure_event(name: &str) -> bool {
     ["error", "exception", "fail"].iter().any(|word| name.contains(word))
 }
 
@@ -44,7 +44,7 @@ pub(crate) fn failure(value: Value<'_>) -> Option<Option<StatusCode>> {
 
 /// Returns the failure that an event of a completion or a complete answer reports. There, an object without choices but
 /// with a message is a failure, because it is not part of an answer.
-pub(super) fn in_completion(value: Value<'_>) -> Option<Option<StatusCode>> {
+pub(super) fn completion_failure(value: Value<'_>) -> Option<Option<StatusCode>> {
     let fields = fields(value)?;
     let is_failure = is_error(&fields) || (!has_value(&fields, "choices") && describes_failure(&fields));
     is_failure.then(|| status(&fields))
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     fn of(text: &str) -> Option<Option<u16>> {
-        in_completion(Value::read(text.as_bytes()).unwrap()).map(|status| status.map(|status| status.as_u16()))
+        completion_failure(Value::read(text.as_bytes()).unwrap()).map(|status| status.map(|status| status.as_u16()))
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub(crate) use chunk::usage;
 use chunk::{Choice, Chunk, Finish};
 pub(crate) use failure::failure;
 use modhost_core::json::{SyntaxError, TextJoiner, Value};
-use modhost_core::sse::{self, Beginning, Parser, Read, is_keep_alive};
+use modhost_core::sse::{self, BodyFormat, Item, Parser, is_keep_alive};
 pub use tools::ToolCall;
 use tools::ToolCalls;
 
@@ -50,7 +50,7 @@ pub enum Fault {
         found: Bytes,
     },
     /// The answer was cut off.
-    Cut,
+    Truncated,
     /// The answer is complete, but empty.
     Empty,
     /// The answer contains nothing but calls of these tools.
@@ -70,7 +70,7 @@ impl Fault {
         match self {
             Self::Unreadable { why, .. } => format!("can't be understood ({why})"),
             Self::Failed { .. } => "is an error".to_owned(),
-            Self::Cut => "stopped without having come to its end".to_owned(),
+            Self::Truncated => "stopped without having come to its end".to_owned(),
             Self::Empty => "has no text, no tool call and no reason why the model stopped".to_owned(),
             Self::OnlyToolCalls(names) => {
                 let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
@@ -98,7 +98,7 @@ pub enum Progress {
 
 /// A complete answer.
 #[derive(Debug, Default)]
-pub struct Answered {
+pub struct CompletedAnswer {
     /// The part of the text that was not returned yet.
     pub rest: String,
     /// The finish reason and token usage.
@@ -107,7 +107,7 @@ pub struct Answered {
     pub tool_calls: Vec<ToolCall>,
 }
 
-impl Answered {
+impl CompletedAnswer {
     /// Rejects an answer that consists only of tool calls, which a module can't receive.
     fn without_tools(self) -> Result<Self, Fault> {
         if self.tool_calls.is_empty() {
@@ -148,7 +148,7 @@ impl Reader {
         if is_done(data) || (matches!(name, "done" | "end") && is_keep_alive("", data)) {
             return Ok(Progress::Done);
         }
-        if failure::is_name(name) {
+        if failure::is_failure_event(name) {
             let status = Value::read(data).ok().and_then(|value| failure::status(&failure::fields(value)?));
             return Err(Fault::Failed { status, found: Bytes::copy_from_slice(data) });
         }
@@ -287,14 +287,14 @@ impl Reader {
 
     /// Ends the answer. `is_explicit` is whether its end was declared, by `[DONE]` or as one complete JSON. Otherwise
     /// the connection just ended.
-    pub(crate) fn end(self, is_explicit: bool) -> Result<Answered, Fault> {
+    pub(crate) fn end(self, is_explicit: bool) -> Result<CompletedAnswer, Fault> {
         let has_text = self.has_text;
         let answered = self.end_with_tools(is_explicit)?;
         if has_text { Ok(answered) } else { answered.without_tools() }
     }
 
     /// Ends the answer for a caller that can receive tool calls. All others use [`Reader::end`].
-    pub fn end_with_tools(self, is_explicit: bool) -> Result<Answered, Fault> {
+    pub fn end_with_tools(self, is_explicit: bool) -> Result<CompletedAnswer, Fault> {
         let Self {
             mut joiner,
             has_text,
@@ -310,13 +310,13 @@ impl Reader {
         // Some servers send the finish reason of the only choice under another index.
         let finish_reason = finish.or_else(|| other_finish.filter(|_| !has_others));
         if !(is_explicit || is_done) && (finish_reason.is_none() || continued_after_finish) {
-            return Err(Fault::Cut);
+            return Err(Fault::Truncated);
         }
         if !has_text && tools.is_empty() && finish_reason.is_none() {
             return Err(Fault::Empty);
         }
         let rest = joiner.finish();
-        Ok(Answered { rest, ending: Ending { finish_reason, usage }, tool_calls: tools.into_list() })
+        Ok(CompletedAnswer { rest, ending: Ending { finish_reason, usage }, tool_calls: tools.into_list() })
     }
 }
 
@@ -328,10 +328,10 @@ fn is_done(data: &[u8]) -> bool {
 }
 
 /// Parses a complete body in any form. Returns its text, and how it ended.
-pub fn read(body: &[u8]) -> Result<(String, Answered), Fault> {
-    let body = &body[sse::blank(body)..];
+pub fn read(body: &[u8]) -> Result<(String, CompletedAnswer), Fault> {
+    let body = &body[sse::leading_blank(body)..];
     let mut reader = Reader::default();
-    if sse::beginning(body) == Beginning::Events {
+    if sse::detect_format(body) == BodyFormat::Events {
         return read_events(reader, body);
     }
     let mut text = match reader.whole(body)? {
@@ -344,7 +344,7 @@ pub fn read(body: &[u8]) -> Result<(String, Answered), Fault> {
 }
 
 /// Parses a stream that the server sent as a complete body.
-fn read_events(mut reader: Reader, body: &[u8]) -> Result<(String, Answered), Fault> {
+fn read_events(mut reader: Reader, body: &[u8]) -> Result<(String, CompletedAnswer), Fault> {
     let (mut parser, mut piece, mut text) = (Parser::new(MAX_EVENT), Bytes::copy_from_slice(body), String::new());
     let mut is_over = false;
     let is_explicit = loop {
@@ -372,16 +372,16 @@ fn read_events(mut reader: Reader, body: &[u8]) -> Result<(String, Answered), Fa
 
 impl Reader {
     /// Parses an item of the event parser. `is_last` is whether the stream ended within it.
-    pub fn read(&mut self, read: Read, is_last: bool) -> Result<Progress, Fault> {
-        let progress = match &read {
-            Read::Data(data) => self.event("", data),
-            Read::Named(name, data) => self.event(name, data),
-            Read::KeepAlive => Ok(Progress::Nothing),
-            Read::TooLarge => Err(Fault::TooLarge("an event of it", MAX_EVENT)),
+    pub fn read(&mut self, item: Item, is_last: bool) -> Result<Progress, Fault> {
+        let progress = match &item {
+            Item::Data(data) => self.event("", data),
+            Item::Named(name, data) => self.event(name, data),
+            Item::KeepAlive => Ok(Progress::Nothing),
+            Item::TooLarge => Err(Fault::TooLarge("an event of it", MAX_EVENT)),
         };
         match progress {
             // A truncated event means that the stream was cut off.
-            Err(Fault::Unreadable { .. }) if is_last => Err(Fault::Cut),
+            Err(Fault::Unreadable { .. }) if is_last => Err(Fault::Truncated),
             progress => progress,
         }
     }

@@ -5,8 +5,8 @@
 
 mod failure;
 mod http_client;
-mod opened;
 mod retry;
+mod streaming_response;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,8 +27,8 @@ use modhost_core::retry_after::parse_retry_after;
 use modhost_core::secret::Secret;
 
 pub use http_client::http_client;
-pub(super) use opened::Opened;
-pub(super) use retry::Repeat;
+pub(super) use retry::Repeatability;
+pub(super) use streaming_response::StreamingResponse;
 
 /// The largest accepted answer, in bytes. A thousand long passages fit.
 pub(super) const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
@@ -64,14 +64,14 @@ pub(super) struct Call {
     headers: HeaderMap,
     idempotency_key: Option<String>,
     body: Option<Bytes>,
-    repeat: Repeat,
+    repeat: Repeatability,
     started: Instant,
     limit: Duration,
 }
 
 impl Call {
     /// Creates a call that must end within `limit` from now, including attempts and delays.
-    pub(super) fn new(method: Method, path: impl Into<String>, repeat: Repeat, limit: Duration) -> Self {
+    pub(super) fn new(method: Method, path: impl Into<String>, repeat: Repeatability, limit: Duration) -> Self {
         let (query, headers, started) = (Vec::new(), HeaderMap::new(), Instant::now());
         let (path, idempotency_key, body) = (path.into(), None, None);
         Self { method, path, query, headers, idempotency_key, body, repeat, started, limit }
@@ -111,7 +111,7 @@ impl Call {
     }
 
     /// Runs an attempt within the remaining time of the call.
-    async fn in_time<T>(
+    async fn with_deadline<T>(
         &self,
         attempt: impl Future<Output = std::result::Result<T, Failure>>,
     ) -> std::result::Result<T, Failure> {
@@ -155,7 +155,7 @@ impl HttpTransport {
         let mut attempt = 1;
         loop {
             let whole = async { whole(self.attempt(&headers, call, attempt).await?, Bytes::new()).await };
-            match call.in_time(whole).await {
+            match call.with_deadline(whole).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => self.wait(call, attempt, &failure).await?,
             }
@@ -164,12 +164,12 @@ impl HttpTransport {
     }
 
     /// Executes a call whose answer is streamed. Retries like [`HttpTransport::send`], until the answer starts.
-    pub(super) async fn open(self: &Arc<Self>, call: Call) -> Result<Opened> {
+    pub(super) async fn open(self: &Arc<Self>, call: Call) -> Result<StreamingResponse> {
         let headers = self.headers_of(&call)?;
         let mut attempt = 1;
         loop {
-            match call.in_time(self.attempt(&headers, &call, attempt)).await {
-                Ok(response) => return Ok(Opened::new(self.clone(), call, response)),
+            match call.with_deadline(self.attempt(&headers, &call, attempt)).await {
+                Ok(response) => return Ok(StreamingResponse::new(self.clone(), call, response)),
                 Err(failure) => self.wait(&call, attempt, &failure).await?,
             }
             attempt += 1;
@@ -232,11 +232,11 @@ impl HttpTransport {
 
     /// Parses a completion in OpenAI's format.
     pub(super) fn completion(&self, call: &Call, answer: &Answer) -> Result<Completion> {
-        chat_completion::completion(&answer.body).map_err(|fault| self.no_completion(call, answer, &fault))
+        chat_completion::completion(&answer.body).map_err(|fault| self.completion_error(call, answer, &fault))
     }
 
     /// Returns the error for a successful answer without a valid completion.
-    pub(super) fn no_completion(&self, call: &Call, answer: &Answer, fault: &Fault) -> CallError {
+    pub(super) fn completion_error(&self, call: &Call, answer: &Answer, fault: &Fault) -> CallError {
         let about = format!("{call}: {}, but the answer", answer.status);
         match fault {
             Fault::Unreadable { why, .. } => self.unreadable(call, answer, why),

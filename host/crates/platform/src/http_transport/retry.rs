@@ -9,7 +9,7 @@ use modhost_core::backoff::{RetryPolicy, jitter};
 
 /// Whether a call may be repeated if it is unknown whether it was carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Repeat {
+pub(crate) enum Repeatability {
     /// Repeating it has no further effect: reads, and changes that set a value.
     Safe,
     /// Repeating it would leave two messages or two bills, so it is repeated only if it certainly was not carried out.
@@ -25,7 +25,7 @@ pub(crate) enum Repeat {
 /// call's time limit: the call fails right away instead.
 pub(super) fn delay(
     policy: &RetryPolicy,
-    repeat: Repeat,
+    repeat: Repeatability,
     attempt: u32,
     failure: &Failure,
     remaining: Duration,
@@ -41,16 +41,16 @@ pub(super) fn delay(
 }
 
 /// Returns whether another attempt is safe and may succeed.
-fn may_retry(repeat: Repeat, failure: &Failure) -> bool {
+fn may_retry(repeat: Repeatability, failure: &Failure) -> bool {
     match failure {
         Failure::NotSent(_) => true,
-        Failure::Interrupted(_) => repeat == Repeat::Safe,
+        Failure::Interrupted(_) => repeat == Repeatability::Safe,
         Failure::Refused { retryable: false, .. } => false,
         Failure::Refused { status, retry_after, .. } => match *status {
             StatusCode::TOO_MANY_REQUESTS => true,
             // A server that sends `Retry-After` has not started processing.
             StatusCode::SERVICE_UNAVAILABLE if retry_after.is_some() => true,
-            status => status.is_server_error() && repeat == Repeat::Safe,
+            status => status.is_server_error() && repeat == Repeatability::Safe,
         },
         Failure::TimedOut | Failure::TooLarge { .. } => false,
     }
@@ -72,7 +72,7 @@ mod tests {
     fn doubles_the_delay_up_to_the_maximum() {
         for (attempt, ceiling) in [(1, 100), (2, 200), (3, 400), (4, 800), (5, 1000), (39, 1000)] {
             for _ in 0..200 {
-                let wait = delay(&POLICY, Repeat::Safe, attempt, &too_many(None), Duration::MAX).unwrap();
+                let wait = delay(&POLICY, Repeatability::Safe, attempt, &too_many(None), Duration::MAX).unwrap();
                 assert!(wait <= Duration::from_millis(ceiling), "attempt {attempt} waited {wait:?}");
             }
         }
@@ -82,7 +82,8 @@ mod tests {
     fn waits_at_least_the_retry_after() {
         let retry_after = Duration::from_secs(7);
         for _ in 0..200 {
-            let wait = delay(&POLICY, Repeat::Safe, 1, &too_many(Some(retry_after)), Duration::from_secs(8)).unwrap();
+            let wait =
+                delay(&POLICY, Repeatability::Safe, 1, &too_many(Some(retry_after)), Duration::from_secs(8)).unwrap();
             assert!(wait >= retry_after && wait <= retry_after + POLICY.backoff.first);
         }
     }
@@ -90,7 +91,10 @@ mod tests {
     #[test]
     fn returns_no_delay_beyond_the_time_limit() {
         let retry_after = Some(Duration::from_secs(7));
-        assert_eq!(delay(&POLICY, Repeat::Safe, 1, &too_many(retry_after), Duration::from_secs(7)), None);
-        assert_eq!(delay(&POLICY, Repeat::Safe, 1, &too_many(Some(Duration::MAX)), Duration::from_secs(7)), None);
+        assert_eq!(delay(&POLICY, Repeatability::Safe, 1, &too_many(retry_after), Duration::from_secs(7)), None);
+        assert_eq!(
+            delay(&POLICY, Repeatability::Safe, 1, &too_many(Some(Duration::MAX)), Duration::from_secs(7)),
+            None
+        );
     }
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use url::Url;
 
 use super::chat_completion::failure;
-use super::http_transport::{Call, HttpTransport, Repeat, check_base, credential, segment};
+use super::http_transport::{Call, HttpTransport, Repeatability, check_base, credential, segment};
 use super::{CallError, Caller, ErrorKind, Message, MessageChange, Platform, Result, Role, SetupError};
 use modhost_core::backoff::RetryPolicy;
 use modhost_core::json::Fields;
@@ -92,7 +92,7 @@ impl Platform for Nexus {
     ) -> Result<Message> {
         let content = self.content(change)?;
         let path = format!("/api/public/thread/{}/messages", segment("thread", chat_id)?);
-        let call = Call::new(Method::POST, path, Repeat::IfNotCarriedOut, self.timeout)
+        let call = Call::new(Method::POST, path, Repeatability::IfNotCarriedOut, self.timeout)
             .idempotency_key(caller.idempotency_key.as_deref())
             .json(&NewMessage { content })?;
         let answer = self.transport.send(&call).await?;

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, Method};
 use serde_json::{Value, json};
 use url::Url;
 
-use super::http_transport::{Call, HttpTransport, Repeat, check_base, credential};
+use super::http_transport::{Call, HttpTransport, Repeatability, check_base, credential};
 use super::{Caller, Completion, CompletionRequest, Result, SetupError};
 use modhost_core::backoff::RetryPolicy;
 use modhost_core::platform_urls::OPENAI_API_BASE;
@@ -101,19 +101,19 @@ impl OpenAi {
     pub async fn stream(&self, caller: &Caller, request: &CompletionRequest) -> Result<Pieces> {
         let call = self.call(caller, request)?.header(ACCEPT, "kind of answer", "text/event-stream")?;
         let call = call.json(&self.body_of(request, true)?)?;
-        let mut opened = self.transport.open(call).await?;
-        if opened.has_events().await? {
-            return Ok(Pieces::streamed(opened));
+        let mut response = self.transport.open(call).await?;
+        if response.has_events().await? {
+            return Ok(Pieces::streamed(response));
         }
         // Some endpoints can't stream, or not with every model, and send a complete answer.
-        let (call, answer) = opened.whole().await?;
+        let (call, answer) = response.whole().await?;
         Ok(Pieces::whole(self.transport.completion(&call, &answer)?))
     }
 
     /// Creates the call of a completion. It costs money, so it is repeated only if it certainly was not carried out.
     fn call(&self, caller: &Caller, request: &CompletionRequest) -> Result<Call> {
         let limit = request.timeout.map_or(self.timeout, |timeout| timeout.min(self.timeout));
-        let call = Call::new(Method::POST, COMPLETIONS, Repeat::IfNotCarriedOut, limit);
+        let call = Call::new(Method::POST, COMPLETIONS, Repeatability::IfNotCarriedOut, limit);
         Ok(call.idempotency_key(caller.idempotency_key.as_deref()))
     }
 

@@ -2,9 +2,9 @@
 
 use async_trait::async_trait;
 
-use crate::chat_completion::{Answered, Progress, Reader};
-use crate::http_transport::Opened;
-use crate::{Completion, CompletionStream, Ending, Result, WholeAnswer};
+use crate::chat_completion::{CompletedAnswer, Progress, Reader};
+use crate::http_transport::StreamingResponse;
+use crate::{CompleteAnswer, Completion, CompletionStream, Ending, Result};
 
 /// A streamed answer.
 pub struct Pieces(Answer);
@@ -13,20 +13,20 @@ enum Answer {
     /// The server streams it.
     Streamed(Box<Streamed>),
     /// The server sent it complete.
-    Whole(WholeAnswer),
+    Whole(CompleteAnswer),
 }
 
 struct Streamed {
     /// The open answer and its parser. `None` after the end or an error.
-    open: Option<(Opened, Reader)>,
+    open: Option<(StreamingResponse, Reader)>,
     /// The rest of the text at the end: half a character, as a piece of its own.
     rest: Option<String>,
     ending: Ending,
 }
 
 impl Pieces {
-    pub(super) fn streamed(opened: Opened) -> Self {
-        let (open, rest, ending) = (Some((opened, Reader::default())), None, Ending::default());
+    pub(super) fn streamed(response: StreamingResponse) -> Self {
+        let (open, rest, ending) = (Some((response, Reader::default())), None, Ending::default());
         Self(Answer::Streamed(Box::new(Streamed { open, rest, ending })))
     }
 
@@ -63,21 +63,24 @@ impl Streamed {
                 return Err(error);
             }
         };
-        if let Some((opened, reader)) = self.open.take() {
-            let Answered { rest, ending, .. } = reader.end(is_explicit).map_err(|fault| opened.fault(&fault))?;
+        if let Some((response, reader)) = self.open.take() {
+            let CompletedAnswer { rest, ending, .. } =
+                reader.end(is_explicit).map_err(|fault| response.fault(&fault))?;
             (self.rest, self.ending) = (Some(rest).filter(|rest| !rest.is_empty()), ending);
             // If the caller cancels here, the next call returns the rest.
-            opened.finish().await;
+            response.finish().await;
         }
         Ok(self.rest.take())
     }
 
     /// Reads until there is text, or the end.
     async fn read(&mut self) -> Result<ReadResult> {
-        let Some((opened, reader)) = &mut self.open else { return Ok(ReadResult::End { is_explicit: true }) };
+        let Some((response, reader)) = &mut self.open else { return Ok(ReadResult::End { is_explicit: true }) };
         loop {
-            let Some((read, is_last)) = opened.next().await? else { return Ok(ReadResult::End { is_explicit: false }) };
-            match reader.read(read, is_last).map_err(|fault| opened.fault(&fault))? {
+            let Some((read, is_last)) = response.next().await? else {
+                return Ok(ReadResult::End { is_explicit: false });
+            };
+            match reader.read(read, is_last).map_err(|fault| response.fault(&fault))? {
                 Progress::Text(text) => return Ok(ReadResult::Text(text)),
                 Progress::Nothing => {}
                 Progress::Done => return Ok(ReadResult::End { is_explicit: true }),

@@ -88,7 +88,7 @@ impl Repairs {
 }
 
 /// Returns the id of a created object.
-pub(super) fn made(answer: Value<'_>) -> Parsed<String> {
+pub(super) fn created_id(answer: Value<'_>) -> Parsed<String> {
     Fields::of(answer, &["id"]).and_then(|fields| fields.text("id")).ok_or("it has no id")
 }
 

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use jiff::Timestamp;
 use url::Url;
 
-use super::http_transport::{Answer, Call, HttpTransport, Repeat, check_base, credential, header, segment};
+use super::http_transport::{Answer, Call, HttpTransport, Repeatability, check_base, credential, header, segment};
 use super::{
     CallError, Caller, Completion, CompletionRequest, ErrorKind, Hit, Message, MessageChange, NewStep, Platform, Query,
     Result, SetupError, StepChange, StreamTarget, StreamedAnswer,
@@ -105,20 +105,20 @@ impl Unique {
     }
 
     /// Creates a call other than a completion.
-    fn call(&self, caller: &Caller, method: Method, path: impl Into<String>, repeat: Repeat) -> Result<Call> {
+    fn call(&self, caller: &Caller, method: Method, path: impl Into<String>, repeat: Repeatability) -> Result<Call> {
         on_behalf_of(caller, Call::new(method, path, repeat, self.call_timeout))
     }
 
     /// Creates the call of a completion. It costs money, so it is repeated only if it certainly was not carried out.
     fn completion(&self, caller: &Caller, path: &str, request: &CompletionRequest) -> Result<Call> {
         let limit = request.timeout.map_or(self.timeout, |timeout| timeout.min(self.timeout));
-        on_behalf_of(caller, Call::new(Method::POST, path, Repeat::IfNotCarriedOut, limit))
+        on_behalf_of(caller, Call::new(Method::POST, path, Repeatability::IfNotCarriedOut, limit))
     }
 
     /// Changes a message. Returns the new state.
     async fn patch_message(&self, caller: &Caller, id: &str, update: &request::MessageUpdate<'_>) -> Result<Message> {
         let path = format!("/messages/{}", segment("message", id)?);
-        let call = self.call(caller, Method::PATCH, path, Repeat::Safe)?.json(update)?;
+        let call = self.call(caller, Method::PATCH, path, Repeatability::Safe)?.json(update)?;
         let answer = self.transport.send(&call).await?;
         self.read(&call, &answer, "message", |value, repairs| answer::message(value, Some(id), repairs))
     }
@@ -167,14 +167,15 @@ impl Platform for Unique {
 
     async fn create_step(&self, caller: &Caller, step: &NewStep) -> Result<String> {
         let create = request::StepCreate::from(step);
-        let call = self.call(caller, Method::POST, "/message-log", Repeat::IfNotCarriedOut)?.json(&create)?;
+        let call = self.call(caller, Method::POST, "/message-log", Repeatability::IfNotCarriedOut)?.json(&create)?;
         let answer = self.transport.send(&call).await?;
-        self.transport.decode(&call, &answer, answer::made)
+        self.transport.decode(&call, &answer, answer::created_id)
     }
 
     async fn update_step(&self, caller: &Caller, id: &str, change: &StepChange) -> Result<()> {
         let path = format!("/message-log/{}", segment("step", id)?);
-        let call = self.call(caller, Method::PATCH, path, Repeat::Safe)?.json(&request::StepUpdate::from(change))?;
+        let call =
+            self.call(caller, Method::PATCH, path, Repeatability::Safe)?.json(&request::StepUpdate::from(change))?;
         let answer = self.transport.send(&call).await?;
         self.transport.check_done(&call, &answer)
     }
@@ -195,7 +196,7 @@ impl Platform for Unique {
             content: change.into(),
             completed_at: now.as_deref(),
         };
-        let call = self.call(caller, Method::POST, "/messages", Repeat::IfNotCarriedOut)?.json(&create)?;
+        let call = self.call(caller, Method::POST, "/messages", Repeatability::IfNotCarriedOut)?.json(&create)?;
         let answer = self.transport.send(&call).await?;
         let message = self.read(&call, &answer, "message", |value, repairs| answer::message(value, None, repairs))?;
         if let Some(now) = now {
@@ -223,13 +224,13 @@ impl Platform for Unique {
         let update = request::MessageUpdate::new(chat_id, text.into());
         // Nothing is stored, and showing the same text twice has no further effect.
         let path = format!("/messages/{}/event", segment("message", id)?);
-        let call = self.call(caller, Method::POST, path, Repeat::Safe)?.json(&update)?;
+        let call = self.call(caller, Method::POST, path, Repeatability::Safe)?.json(&update)?;
         let answer = self.transport.send(&call).await?;
         self.transport.check_done(&call, &answer)
     }
 
     async fn list_messages(&self, caller: &Caller, chat_id: &str) -> Result<Vec<Message>> {
-        let mut call = self.call(caller, Method::GET, "/messages", Repeat::Safe)?;
+        let mut call = self.call(caller, Method::GET, "/messages", Repeatability::Safe)?;
         let mut messages = Vec::new();
         let mut seen = HashSet::new();
         let mut after: Option<String> = None;
@@ -262,7 +263,7 @@ impl Platform for Unique {
 
     async fn search(&self, caller: &Caller, chat_id: Option<&str>, query: &Query) -> Result<Vec<Hit>> {
         let request = request::SearchRequest::new(chat_id, query)?;
-        let call = self.call(caller, Method::POST, "/search/search", Repeat::Safe)?.json(&request)?;
+        let call = self.call(caller, Method::POST, "/search/search", Repeatability::Safe)?.json(&request)?;
         let answer = self.transport.send(&call).await?;
         self.read(&call, &answer, "hits", answer::hits)
     }
@@ -286,7 +287,7 @@ impl Platform for Unique {
         let call = self.completion(caller, "/integrated/chat/stream-completions", request)?.json(&create)?;
         let answer = self.transport.send(&call).await?;
         let result = self.read(&call, &answer, "completion", answer::stream_result)?;
-        let completion = result.map_err(|fault| self.transport.no_completion(&call, &answer, &fault))?;
+        let completion = result.map_err(|fault| self.transport.completion_error(&call, &answer, &fault))?;
         Ok(StreamedAnswer { completion, unwritten: None })
     }
 }

@@ -87,7 +87,7 @@ impl Recording {
             (Err(actual), None, Some(error)) => {
                 assert!(actual.message.contains(error.as_str()), "{name}: {actual}");
                 let word = kind.as_deref().unwrap();
-                assert_eq!(actual.kind.word(), word, "{name}: {actual}");
+                assert_eq!(actual.kind.as_str(), word, "{name}: {actual}");
             }
             (result, ..) => panic!("{name}: {result:?}"),
         }

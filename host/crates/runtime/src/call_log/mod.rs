@@ -357,7 +357,7 @@ impl CallLog {
         arguments: &[u8],
         answer: Option<&Answer>,
     ) -> Result<CommitHandle, CallError> {
-        let Some((journal, lease)) = &self.journal else { return Ok(CommitHandle::already()) };
+        let Some((journal, lease)) = &self.journal else { return Ok(CommitHandle::committed()) };
         self.check_lease(state)?;
         let answer = answer.map(serde_json::to_vec).transpose().map_err(not_serializable)?;
         let answer_bytes = answer.as_ref().map_or(0, Vec::len);

@@ -260,7 +260,7 @@ impl Live for Begun {
     async fn leave(call: RecordedCall<Self>) -> Result<RecordedCall<InFlight>, CallError> {
         let RecordedCall { entry, state: Self { slot, intent } } = call;
         if entry.effect.needs_durable_intent() {
-            intent.on_disk().await.map_err(unavailable)?;
+            intent.durable().await.map_err(unavailable)?;
         }
         Ok(RecordedCall { entry, state: InFlight { slot, since: Instant::now() } })
     }
@@ -339,7 +339,7 @@ impl RecordedCall<InFlight> {
         }
         let answered = if self.entry.log.is_disabled() {
             self.report(answer.as_ref().err());
-            self.entry.answered(self.state.slot, CommitHandle::already())
+            self.entry.answered(self.state.slot, CommitHandle::committed())
         } else {
             self.answer(&Answer::of(&answer)?)?
         };
@@ -363,7 +363,7 @@ impl RecordedCall<InFlight> {
         }
         let took = self.state.since.elapsed();
         let (module, delivery) = (log.module.as_ref().map(tracing::field::display), &log.delivery);
-        metrics::call(*import, error.map_or("ok", |error| error.kind.word()), took);
+        metrics::call(*import, error.map_or("ok", |error| error.kind.as_str()), took);
         match error {
             None => tracing::debug!(module, %delivery, %import, ?took, "call answered"),
             Some(error) => tracing::warn!(module, %delivery, %import, ?took, %error, "call failed"),
@@ -379,7 +379,7 @@ impl RecordedCall<Answered> {
     /// When it can't be written.
     pub(crate) async fn commit(self) -> Result<RecordedCall<Committed>, CallError> {
         let Self { entry, state: Answered { answer, slot } } = self;
-        answer.on_disk().await.map_err(unavailable)?;
+        answer.durable().await.map_err(unavailable)?;
         drop(slot);
         Ok(RecordedCall { entry, state: Committed })
     }

@@ -242,7 +242,7 @@ impl Delivery {
     {
         let (store, acknowledging) = (self.keyvalue.clone(), self.keyvalue.clone());
         let make = move |call: &RecordedCall<InFlight>| make(store, call.change_key());
-        call.carry_out(make, |_| {}, move |call| acknowledging.answered(&call.change_key())).await
+        call.carry_out(make, |_| {}, move |call| acknowledging.forget_key(&call.change_key())).await
     }
 
     /// Returns the caller with the idempotency key of a call.

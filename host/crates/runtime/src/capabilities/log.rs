@@ -104,11 +104,21 @@ impl DeliveryLog {
         let Inner { module, delivery, event, .. } = &*self.0;
         let user = event.user_id.as_deref();
         match level {
-            tracing::Level::ERROR => tracing::error!(target: "module", parent: None, %module, %delivery, user, context, "{line}"),
-            tracing::Level::WARN => tracing::warn!(target: "module", parent: None, %module, %delivery, user, context, "{line}"),
-            tracing::Level::INFO => tracing::info!(target: "module", parent: None, %module, %delivery, user, context, "{line}"),
-            tracing::Level::DEBUG => tracing::debug!(target: "module", parent: None, %module, %delivery, user, context, "{line}"),
-            tracing::Level::TRACE => tracing::trace!(target: "module", parent: None, %module, %delivery, user, context, "{line}"),
+            tracing::Level::ERROR => {
+                tracing::error!(target: "module", parent: None, %module, %delivery, user, context, "{line}")
+            }
+            tracing::Level::WARN => {
+                tracing::warn!(target: "module", parent: None, %module, %delivery, user, context, "{line}")
+            }
+            tracing::Level::INFO => {
+                tracing::info!(target: "module", parent: None, %module, %delivery, user, context, "{line}")
+            }
+            tracing::Level::DEBUG => {
+                tracing::debug!(target: "module", parent: None, %module, %delivery, user, context, "{line}")
+            }
+            tracing::Level::TRACE => {
+                tracing::trace!(target: "module", parent: None, %module, %delivery, user, context, "{line}")
+            }
         }
         true
     }

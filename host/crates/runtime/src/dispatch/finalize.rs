@@ -72,11 +72,11 @@ pub(super) async fn finalize(
     }
 }
 
-/// Returns the reason for a missing reply, with the flaw of the event if it has one.
+/// Returns the reason for a missing reply, with the parse error of the event if it has one.
 fn no_reply(delivery: &Delivery) -> String {
-    match delivery.event.flaw() {
-        Some(flaw) => {
-            format!("{NO_REPLY} (the event's payload has an unknown shape, {flaw}: the module gets it as `other`)")
+    match delivery.event.parse_error() {
+        Some(error) => {
+            format!("{NO_REPLY} (the event's payload has an unknown shape, {error}: the module gets it as `other`)")
         }
         None => NO_REPLY.to_owned(),
     }
@@ -85,7 +85,7 @@ fn no_reply(delivery: &Delivery) -> String {
 /// Returns whether the user waits for a reply whose id is not in the event, and no other message was written.
 fn waits_without_reply_id(delivery: &Delivery) -> bool {
     let event = &delivery.event;
-    event.chooses() && event.assistant_message_id().is_none() && !delivery.progress().has_written
+    event.is_for_one_module() && event.assistant_message_id().is_none() && !delivery.progress().has_written
 }
 
 enum Unfinished {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::Refused;
 use crate::capabilities::TenantMemory;
 use modhost_core::backoff::RetryPolicy;
-use modhost_core::event::interest::{Candidate, Interest};
+use modhost_core::event::event_filter::{Candidate, EventFilter};
 use modhost_core::event::{DeliveryId, Event, Name};
-use modhost_core::limits::{Amounts, Limits};
-use modhost_core::rate::Rate;
+use modhost_core::limits::{LimitAmounts, Limits};
+use modhost_core::rate::RateLimiter;
 use modhost_platform::Platform;
 use modhost_storage::journal::NewDelivery;
 
@@ -28,7 +28,7 @@ pub struct TenantSpec {
     /// Maximum total memory of its running deliveries, in bytes; none: only each delivery is limited.
     pub total_memory: Option<u64>,
     /// Upper bounds of the limits of its deliveries.
-    pub ceilings: Amounts,
+    pub ceilings: LimitAmounts,
     /// Whether it was removed from the settings and is kept for the grace period: its deliveries wait.
     pub is_removed: bool,
 }
@@ -39,7 +39,7 @@ pub struct RouteSpec {
     /// The name; an event that names a module is delivered to no other.
     pub module: Name,
     /// The events it wants.
-    pub wants: Interest,
+    pub wants: EventFilter,
     /// Maximum number of its deliveries that run concurrently.
     pub concurrency: usize,
     /// Whether the deliveries of one chat run one at a time, in the order of their events.
@@ -70,10 +70,10 @@ pub(super) struct Tenant {
     pub(super) platform: Arc<dyn Platform>,
     pub(super) concurrency: usize,
     pub(super) max_deliveries: u64,
-    pub(super) ceilings: Amounts,
+    pub(super) ceilings: LimitAmounts,
     pub(super) memory: Option<Arc<TenantMemory>>,
     is_removed: bool,
-    rate: Option<Arc<Rate>>,
+    rate: Option<Arc<RateLimiter>>,
 }
 
 impl Default for Routes {
@@ -89,7 +89,7 @@ impl Routes {
             let rate =
                 spec.events_per_second.map(|per_second| match old_tenant.and_then(|tenant| tenant.rate.clone()) {
                     Some(rate) if rate.per_second() == f64::from(per_second) => rate,
-                    _ => Arc::new(Rate::new(per_second)),
+                    _ => Arc::new(RateLimiter::new(per_second)),
                 });
             // If the limit is unchanged, the memory in use stays counted.
             let memory = spec.total_memory.map(|limit| match old_tenant.and_then(|tenant| tenant.memory.clone()) {
@@ -136,12 +136,12 @@ impl Routes {
     /// Returns the deliveries of an event; none if no module wants it.
     pub(super) fn deliveries(&self, event: &Event) -> Vec<NewDelivery> {
         let candidate = Candidate::new(event);
-        let routes = self.modules.iter().filter(|route| route.wants.judge(&route.module, &candidate).is_ok());
+        let routes = self.modules.iter().filter(|route| route.wants.check(&route.module, &candidate).is_ok());
         routes
             .map(|route| NewDelivery {
                 id: DeliveryId::new(event, &route.module),
                 module: route.module.clone(),
-                one_at_a_time: event.chat_id().filter(|_| route.ordered_by_chat).map(str::to_owned),
+                ordered_chat: event.chat_id().filter(|_| route.ordered_by_chat).map(str::to_owned),
             })
             .collect()
     }

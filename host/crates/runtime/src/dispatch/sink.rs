@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::{Accepted, Dispatcher, Refused};
 use modhost_core::event::{Event, Name};
 use modhost_core::metrics::{self, EventOutcome};
-use modhost_storage::event_sink::{Backpressure, Sink, Taken};
+use modhost_storage::event_sink::{Backpressure, Sink, SinkOutcome};
 use modhost_storage::unreadable::{Unreadable, UnreadableStore};
 
 /// The `Retry-After` of an unreadable request that could not be stored.
@@ -27,7 +27,7 @@ impl DispatchSink {
 }
 
 impl Sink for DispatchSink {
-    async fn take(&self, event: Event) -> Result<Taken, Backpressure> {
+    async fn accept(&self, event: Event) -> Result<SinkOutcome, Backpressure> {
         let observed = Observed::of(&event);
         // The dispatcher finishes, and `report` counts the event, even if the client disconnects.
         let accepted = self.dispatcher.accept_then(event, move |accepted| observed.report(accepted)).await;
@@ -36,12 +36,12 @@ impl Sink for DispatchSink {
             too_fast: matches!(refused, Refused::RateLimited { .. }),
         })?;
         Ok(match accepted {
-            Accepted::Deliveries(deliveries) if deliveries.is_empty() => Taken::NoSubscriber,
-            Accepted::Deliveries(_) | Accepted::Duplicate => Taken::Recorded,
+            Accepted::Deliveries(deliveries) if deliveries.is_empty() => SinkOutcome::NoSubscriber,
+            Accepted::Deliveries(_) | Accepted::Duplicate => SinkOutcome::Recorded,
         })
     }
 
-    async fn keep(&self, unreadable: Unreadable) -> Result<(), Backpressure> {
+    async fn keep_unreadable(&self, unreadable: Unreadable) -> Result<(), Backpressure> {
         let source = unreadable.source.clone();
         self.unreadable.keep(unreadable, SystemTime::now()).await.map_err(|error| {
             tracing::error!(%source, %error, "cannot keep an unreadable request");
@@ -70,7 +70,7 @@ impl Observed {
             source: event.source.clone(),
             tenant: event.tenant.clone(),
             module: event.module().map(str::to_owned),
-            flaw: event.flaw().map(str::to_owned),
+            flaw: event.parse_error().map(str::to_owned),
         }
     }
 
@@ -84,7 +84,7 @@ impl Observed {
         let outcome = match accepted {
             Ok(Accepted::Duplicate) => {
                 tracing::info!(event = id, "duplicate event");
-                EventOutcome::Again
+                EventOutcome::Duplicate
             }
             Ok(Accepted::Deliveries(deliveries)) if deliveries.is_empty() => {
                 match module {
@@ -97,11 +97,11 @@ impl Observed {
             }
             Ok(Accepted::Deliveries(deliveries)) => {
                 tracing::debug!(event = id, name, deliveries = deliveries.len(), "event accepted");
-                EventOutcome::Taken
+                EventOutcome::Recorded
             }
             Err(refused) => {
                 tracing::warn!(event = id, reason = %refused, "event refused for now");
-                EventOutcome::PutOff
+                EventOutcome::Deferred
             }
         };
         metrics::event(&source, &tenant, outcome);

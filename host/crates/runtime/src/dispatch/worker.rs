@@ -97,7 +97,7 @@ async fn work(inner: &Inner, claimed: &Claimed, started_delivery: &OnceLock<Arc<
         let reason = "its module or its tenant is no longer in modules.toml; send it again once both are back".into();
         return AttemptResult::Done(Done { version: None, log: Vec::new(), next: Disposition::Dead { reason } });
     };
-    let exhausted = claimed.attempt() - claimed.earlier > route.retry.attempts;
+    let exhausted = claimed.attempt() - claimed.earlier_attempts > route.retry.attempts;
     let chosen = inner.modules.choose(&claimed.module, claimed.id(), claimed.received_at);
     if chosen.is_none() && !exhausted {
         return AttemptResult::NoVersion;
@@ -143,7 +143,7 @@ async fn after_panic(inner: &Inner, claimed: &Claimed, started: Option<&Arc<Deli
         }
     }
     let policy = route.map_or(RetryPolicy::DELIVERY, |route| route.retry);
-    let attempt = claimed.attempt() - claimed.earlier;
+    let attempt = claimed.attempt() - claimed.earlier_attempts;
     let next = if attempt < policy.attempts {
         Disposition::Retry { after: policy.delay_after(attempt), reason: FailureReason::new(reason) }
     } else {
@@ -160,7 +160,7 @@ async fn exhausted_reason(inner: &Inner, claimed: &Claimed) -> String {
     match outcome {
         Some(outcome) => FailureReason::parse(&outcome).reason().to_owned(),
         None => {
-            let times = counted(claimed.attempt() - claimed.earlier - 1, "time", "times");
+            let times = counted(claimed.attempt() - claimed.earlier_attempts - 1, "time", "times");
             format!("interrupted {times}: the host stopped each time while the delivery ran")
         }
     }
@@ -183,13 +183,13 @@ async fn begin(inner: &Inner, claimed: &Claimed, tenant: &Tenant, route: &RouteS
     if !route.resume {
         call_log.disable_replay();
     }
-    if claimed.earlier > 0 {
+    if claimed.earlier_attempts > 0 {
         call_log.repeat_failed_calls();
     }
     Ok(Delivery::new(AttemptContext {
         event: claimed.event.clone(),
         module: claimed.module.clone(),
-        attempt: claimed.attempt() - claimed.earlier,
+        attempt: claimed.attempt() - claimed.earlier_attempts,
         platform: tenant.platform.clone(),
         keyvalue: inner.keyvalue.clone(),
         call_log,
@@ -319,7 +319,7 @@ async fn finish(inner: &Inner, claimed: &Claimed, started: SystemTime, done: Don
             log: done.log.clone(),
         });
     }
-    metrics::attempt(&claimed.module, &claimed.event.tenant, state.word(), took);
+    metrics::attempt(&claimed.module, &claimed.event.tenant, state.name(), took);
     let report = AttemptReport { took, version: done.version, outcome, log: done.log };
     if let Err(error) = inner.journal.complete_attempt(&claimed.lease, report, done.next).await {
         tracing::error!(delivery = %claimed.id(), %error, "cannot record the outcome; the delivery will be retried");
@@ -338,7 +338,7 @@ async fn finish(inner: &Inner, claimed: &Claimed, started: SystemTime, done: Don
 /// the delivery was last sent, up to the maximum of its retry policy. The second value numbers the attempts beyond it,
 /// which only notify the user.
 fn counted_as(inner: &Inner, claimed: &Claimed) -> (u32, Option<u32>) {
-    let number = claimed.attempt() - claimed.earlier;
+    let number = claimed.attempt() - claimed.earlier_attempts;
     let max = inner.routes.load().module(&claimed.module).map_or(number, |route| route.retry.attempts);
     (number.min(max), number.checked_sub(max).filter(|notice| *notice > 0))
 }

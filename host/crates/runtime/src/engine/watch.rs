@@ -10,7 +10,7 @@ use notify::event::{EventKind, ModifyKind, RenameMode};
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::{Notify, mpsc};
 
-use modhost_core::files::{self, FileOpError, Pending};
+use modhost_core::files::{self, BlockedOperation, FileOpError};
 use modhost_core::sync::lock;
 
 /// The polling interval. Some file systems send no notifications.
@@ -78,7 +78,7 @@ impl FileWatch {
             notifications: Mutex::default(),
         });
         let first = control.clone();
-        let known = files::within(SCAN_TIMEOUT, move || stamps(&(first.list)())).unwrap_or_default();
+        let known = files::blocking_with_timeout(SCAN_TIMEOUT, move || stamps(&(first.list)())).unwrap_or_default();
         tokio::spawn(watch(control.clone(), known, report));
         Self { changes, control }
     }
@@ -159,19 +159,19 @@ async fn settle(scanner: &mut Scanner, known: &Stamps) -> (Stamps, BTreeSet<Path
 struct Scanner {
     control: Arc<Control>,
     /// Scans that timed out and still wait for their file system.
-    stuck: Vec<Pending>,
+    stuck: Vec<BlockedOperation>,
 }
 
 impl Scanner {
     /// Returns the stamps of the files. Files whose file system doesn't answer keep their known stamps.
     async fn scan(&mut self, known: &Stamps) -> Stamps {
         loop {
-            self.stuck.retain(|pending| !pending.is_over());
+            self.stuck.retain(|blocked| !blocked.has_ended());
             // It is unknown which file blocks, so no file can be skipped.
-            if self.stuck.iter().any(|pending| pending.file.is_none()) {
+            if self.stuck.iter().any(|blocked| blocked.file.is_none()) {
                 return known.clone();
             }
-            let skipped: Vec<PathBuf> = self.stuck.iter().filter_map(|pending| pending.file.clone()).collect();
+            let skipped: Vec<PathBuf> = self.stuck.iter().filter_map(|blocked| blocked.file.clone()).collect();
             let is_skipped = {
                 let skipped = skipped.clone();
                 move |file: &Path| skipped.iter().any(|it| it == file || Some(it.as_path()) == file.parent())
@@ -189,10 +189,10 @@ impl Scanner {
                     stamps.extend(unknown.map(|(file, stamp)| (file.clone(), stamp.clone())));
                     return stamps;
                 }
-                Err(FileOpError::TimedOut(pending)) => {
-                    let file = pending.file.as_deref().unwrap_or(Path::new("?")).display();
+                Err(FileOpError::TimedOut(blocked)) => {
+                    let file = blocked.file.as_deref().unwrap_or(Path::new("?")).display();
                     tracing::warn!(%file, "cannot watch the file: its file system does not answer");
-                    self.stuck.push(pending);
+                    self.stuck.push(blocked);
                 }
                 Err(_) => return known.clone(),
             }
@@ -246,7 +246,7 @@ pub fn stamps(files: &BTreeSet<PathBuf>) -> Stamps {
 
 /// Returns the stamp of a file, if it exists.
 pub fn stamp(file: &Path) -> Option<Stamp> {
-    files::note(file);
+    files::record_path(file);
     let metadata = fs::metadata(file).ok()?;
     Some(Stamp { modified: metadata.modified().ok(), length: metadata.len(), identity: identity(&metadata) })
 }
@@ -265,7 +265,7 @@ fn identity(_: &fs::Metadata) -> Identity {
 
 /// Returns the device and inode of the folder at a path.
 fn folder(path: &Path) -> Option<(u64, u64)> {
-    files::note(path);
+    files::record_path(path);
     let identity = identity(&fs::metadata(path).ok()?);
     Some((identity.device, identity.inode))
 }

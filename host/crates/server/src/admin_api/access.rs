@@ -9,7 +9,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
 
-use super::api::Problem;
+use super::api::ApiError;
 use modhost_core::browser_guard::{BrowserGuard, GuardError};
 use modhost_core::log_throttle::LogThrottle;
 use modhost_core::secret::Secret;
@@ -79,7 +79,7 @@ pub(super) async fn authorize(State(access): State<Arc<Access>>, request: Reques
         return next.run(request).await;
     }
     let problem =
-        Problem(StatusCode::UNAUTHORIZED, "the admin API requires the token of `admin_token` in [server]".into());
+        ApiError(StatusCode::UNAUTHORIZED, "the admin API requires the token of `admin_token` in [server]".into());
     ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
 }
 
@@ -92,9 +92,9 @@ pub(super) async fn guard(State(access): State<Arc<Access>>, request: Request, n
                 tracing::warn!(%error, suppressed = more.suppressed(), "admin request refused");
             }
             let status = if error.is_malformed() { StatusCode::BAD_REQUEST } else { StatusCode::FORBIDDEN };
-            Problem(status, error.to_string()).into_response()
+            ApiError(status, error.to_string()).into_response()
         }
     };
-    modhost_core::browser_guard::seal(response.headers_mut());
+    modhost_core::browser_guard::add_security_headers(response.headers_mut());
     response
 }

@@ -108,21 +108,21 @@ pub fn router(admin: Admin) -> Router {
 }
 
 /// An error response: its status and its message.
-pub(super) struct Problem(pub(super) StatusCode, pub(super) String);
+pub(super) struct ApiError(pub(super) StatusCode, pub(super) String);
 
-impl IntoResponse for Problem {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         (self.0, Json(json!({ "error": self.1 }))).into_response()
     }
 }
 
-impl From<JournalError> for Problem {
+impl From<JournalError> for ApiError {
     fn from(error: JournalError) -> Self {
         Self(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
     }
 }
 
-impl From<KeyValueError> for Problem {
+impl From<KeyValueError> for ApiError {
     fn from(error: KeyValueError) -> Self {
         let status = match error {
             KeyValueError::Refused(_) => StatusCode::BAD_REQUEST,
@@ -132,7 +132,7 @@ impl From<KeyValueError> for Problem {
     }
 }
 
-pub(super) type Answer<T> = Result<Json<T>, Problem>;
+pub(super) type ApiResult<T> = Result<Json<T>, ApiError>;
 
 /// Converts errors of the HTTP library, which are plain text or empty, to the JSON of all other errors: an invalid
 /// query, or a method that the path doesn't support.
@@ -151,7 +151,7 @@ async fn errors_as_json(response: Response) -> Response {
         (_, Ok(text)) if !text.is_empty() => text,
         _ => status.canonical_reason().unwrap_or("refused"),
     };
-    let mut response = Problem(status, text.to_owned()).into_response();
+    let mut response = ApiError(status, text.to_owned()).into_response();
     // Keeps all other headers, except those that describe the old body.
     let others = parts.headers.into_iter().filter_map(|(name, value)| Some((name?, value)));
     let is_kept = |name: &HeaderName| ![header::CONTENT_TYPE, header::CONTENT_LENGTH].contains(name);
@@ -159,8 +159,8 @@ async fn errors_as_json(response: Response) -> Response {
     response
 }
 
-async fn not_found() -> Problem {
-    Problem(StatusCode::NOT_FOUND, "no such path; /api/openapi.json describes the API".into())
+async fn not_found() -> ApiError {
+    ApiError(StatusCode::NOT_FOUND, "no such path; /api/openapi.json describes the API".into())
 }
 
 /// Returns whether the host is ready, and for authorized requests also the modules that wait for a component. These
@@ -176,13 +176,13 @@ async fn ready(State(admin): State<Admin>, request: Request) -> Response {
     });
     let waiting: Vec<Value> = waiting.collect();
     let answer = json!({ "status": status, "checks": checks, "reasons": reasons, "waiting": waiting });
-    health::uncached(code, Json(answer))
+    health::no_store(code, Json(answer))
 }
 
 /// Returns whether the host is ready, and for authorized requests also the state of each module.
 async fn show_health(State(admin): State<Admin>, headers: HeaderMap) -> Response {
     if !admin.access.permits(&headers) {
-        return health::anonymous(&admin.health);
+        return health::public_report(&admin.health);
     }
     let modules = admin.registry.status().into_iter().map(|module| {
         json!({
@@ -197,10 +197,10 @@ async fn show_health(State(admin): State<Admin>, headers: HeaderMap) -> Response
     let modules: Vec<Value> = modules.collect();
     let (code, Report { status, checks, reasons }) = admin.health.report(true);
     let answer = json!({ "status": status, "checks": checks, "reasons": reasons, "modules": modules });
-    health::uncached(code, Json(answer))
+    health::no_store(code, Json(answer))
 }
 
-async fn totals(State(admin): State<Admin>) -> Answer<TotalsView> {
+async fn totals(State(admin): State<Admin>) -> ApiResult<TotalsView> {
     let totals = admin.journal.totals().await?;
     Ok(Json(TotalsView::new(&totals, admin.dispatcher.repeated_calls())))
 }
@@ -213,11 +213,11 @@ async fn sources(State(admin): State<Admin>) -> Json<Value> {
 }
 
 /// Counters are updated where they change; gauges are read here, when they are requested.
-async fn metrics(State(admin): State<Admin>) -> Result<Response, Problem> {
+async fn metrics(State(admin): State<Admin>) -> Result<Response, ApiError> {
     let checks = Health::checks(admin.health.not_ready().as_ref());
     metrics::ready(&checks.map(|(check, is_well)| (check.name(), is_well)));
     let totals = admin.journal.totals().await?;
-    metrics::journal(journal::State::ALL.map(|state| (state.word(), totals.of(state))), totals.bytes);
+    metrics::journal(journal::State::ALL.map(|state| (state.name(), totals.of(state))), totals.bytes);
     metrics::log_lines_dropped(telemetry::dropped_lines());
     for module in admin.registry.status() {
         let (serves, paused) = (module.version.is_some(), module.paused.is_some());
@@ -245,10 +245,10 @@ struct ListQuery {
 }
 
 impl TryFrom<ListQuery> for Filter {
-    type Error = Problem;
+    type Error = ApiError;
 
-    fn try_from(query: ListQuery) -> Result<Self, Problem> {
-        let bad = |error: String| Problem(StatusCode::BAD_REQUEST, error);
+    fn try_from(query: ListQuery) -> Result<Self, ApiError> {
+        let bad = |error: String| ApiError(StatusCode::BAD_REQUEST, error);
         let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
         if !(1..=MAX_LIMIT).contains(&limit) {
             return Err(bad(format!("`limit` must be from 1 to {MAX_LIMIT}")));
@@ -264,13 +264,13 @@ impl TryFrom<ListQuery> for Filter {
     }
 }
 
-async fn list(State(admin): State<Admin>, Query(query): Query<ListQuery>) -> Answer<Value> {
+async fn list(State(admin): State<Admin>, Query(query): Query<ListQuery>) -> ApiResult<Value> {
     let deliveries = admin.journal.list(query.try_into()?).await?;
     let deliveries: Vec<DeliveryView> = deliveries.into_iter().map(DeliveryView::from).collect();
     Ok(Json(json!({ "deliveries": deliveries })))
 }
 
-async fn show(State(admin): State<Admin>, Path(id): Path<String>) -> Answer<DetailsView> {
+async fn show(State(admin): State<Admin>, Path(id): Path<String>) -> ApiResult<DetailsView> {
     let details = admin.journal.show(&DeliveryId::from_text(&id)).await?;
     details.map(|details| Json(details.into())).ok_or_else(|| unknown(&id))
 }
@@ -287,20 +287,20 @@ struct RetryOptions {
 // A body that must be JSON: a web page can't send one to this address without a CORS preflight.
 pub(super) type Body<T> = Result<Json<T>, JsonRejection>;
 
-pub(super) fn body<T>(body: Body<T>) -> Result<T, Problem> {
-    body.map(|Json(body)| body).map_err(|error| Problem(error.status(), error.body_text()))
+pub(super) fn body<T>(body: Body<T>) -> Result<T, ApiError> {
+    body.map(|Json(body)| body).map_err(|error| ApiError(error.status(), error.body_text()))
 }
 
 /// Runs an operation to completion, even if the client disconnects: a committed change must be applied.
 pub(super) async fn complete<T: Send + 'static>(
     admin: &Admin,
-    operation: impl Future<Output = Answer<T>> + Send + 'static,
-) -> Answer<T> {
-    let busy = || Problem(StatusCode::SERVICE_UNAVAILABLE, "too many operations are running; try again".into());
+    operation: impl Future<Output = ApiResult<T>> + Send + 'static,
+) -> ApiResult<T> {
+    let busy = || ApiError(StatusCode::SERVICE_UNAVAILABLE, "too many operations are running; try again".into());
     admin.dispatcher.run_to_completion(operation).await.unwrap_or_else(|| Err(busy()))
 }
 
-async fn retry(State(admin): State<Admin>, Path(id): Path<String>, options: Body<RetryOptions>) -> Answer<Value> {
+async fn retry(State(admin): State<Admin>, Path(id): Path<String>, options: Body<RetryOptions>) -> ApiResult<Value> {
     let options = body(options)?;
     let id = DeliveryId::from_text(id);
     complete(&admin.clone(), async move {
@@ -321,7 +321,11 @@ struct DropOptions {
     reason: Option<String>,
 }
 
-async fn drop_waiting(State(admin): State<Admin>, Path(id): Path<String>, options: Body<DropOptions>) -> Answer<Value> {
+async fn drop_waiting(
+    State(admin): State<Admin>,
+    Path(id): Path<String>,
+    options: Body<DropOptions>,
+) -> ApiResult<Value> {
     let reason = body(options)?.reason.unwrap_or_else(|| "dropped by an operator".into());
     let id = DeliveryId::from_text(id);
     complete(&admin.clone(), async move {
@@ -334,13 +338,13 @@ async fn drop_waiting(State(admin): State<Admin>, Path(id): Path<String>, option
     .await
 }
 
-fn unknown(id: &str) -> Problem {
-    Problem(
+fn unknown(id: &str) -> ApiError {
+    ApiError(
         StatusCode::NOT_FOUND,
         format!("there is no delivery {id}; it may have been removed, see [server.retention]"),
     )
 }
 
-fn conflict(state: &modhost_storage::journal::State, id: &DeliveryId, why: &str) -> Problem {
-    Problem(StatusCode::CONFLICT, format!("delivery {id} is {state}; {why}"))
+fn conflict(state: &modhost_storage::journal::State, id: &DeliveryId, why: &str) -> ApiError {
+    ApiError(StatusCode::CONFLICT, format!("delivery {id} is {state}; {why}"))
 }

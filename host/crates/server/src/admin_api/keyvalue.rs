@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::api::{Admin, Answer, Problem};
+use super::api::{Admin, ApiError, ApiResult};
 use super::view::{BucketView, KeyView};
 use modhost_core::event::Name;
 use modhost_storage::keyvalue::{Bucket, Space};
@@ -21,7 +21,7 @@ const MAX_LIMIT: u32 = 10_000;
 pub(super) async fn buckets(
     State(admin): State<Admin>,
     Path((tenant, module)): Path<(String, String)>,
-) -> Answer<Value> {
+) -> ApiResult<Value> {
     let buckets = admin.keyvalue.buckets(&space(tenant, module)).await?;
     let buckets: Vec<BucketView> = buckets.into_iter().map(BucketView::from).collect();
     Ok(Json(json!({ "buckets": buckets })))
@@ -40,10 +40,10 @@ pub(super) async fn keys(
     State(admin): State<Admin>,
     Path((tenant, module, bucket)): Path<(String, String, String)>,
     Query(page): Query<Page>,
-) -> Answer<Value> {
+) -> ApiResult<Value> {
     let limit = page.limit.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(Problem(StatusCode::BAD_REQUEST, format!("`limit` must be from 1 to {MAX_LIMIT}")));
+        return Err(ApiError(StatusCode::BAD_REQUEST, format!("`limit` must be from 1 to {MAX_LIMIT}")));
     }
     let bucket = Bucket::new(space(tenant, module), bucket)?;
     // One more than requested, to find out whether there are more.
@@ -67,13 +67,13 @@ pub(super) async fn value(
     State(admin): State<Admin>,
     Path((tenant, module, bucket)): Path<(String, String, String)>,
     Query(Key { key }): Query<Key>,
-) -> Answer<Value> {
+) -> ApiResult<Value> {
     let bucket = Bucket::new(space(tenant, module), bucket)?;
     let found = admin.keyvalue.get(&bucket, vec![key.clone()]).await?.pop().flatten();
     let unknown = || {
         let Bucket { space, .. } = &bucket;
         let text = format!("module {} has no value under `{key}` for {}", space.module, space.tenant);
-        Problem(StatusCode::NOT_FOUND, format!("{text} in bucket `{}`", bucket.name()))
+        ApiError(StatusCode::NOT_FOUND, format!("{text} in bucket `{}`", bucket.name()))
     };
     let entry = found.ok_or_else(unknown)?;
     Ok(Json(json!({ "key": key, "value": entry.value })))

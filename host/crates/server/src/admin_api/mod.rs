@@ -10,8 +10,8 @@ mod view;
 
 pub use access::{Access, AccessRules};
 pub use api::{Admin, router};
-pub use module_view::{CanaryView, HeldBackView, ModuleView, OrderView, PinnedView, VersionView, WaitingView};
-pub use modules::asking;
+pub use module_view::{CanaryView, HeldBackView, ModuleView, OperatorActionView, PinnedView, VersionView, WaitingView};
+pub use modules::operator_name;
 pub use unreadable::{UnreadableDetailsView, UnreadableView};
 pub use view::{
     AttemptView, BucketView, CallView, ChangeView, DeliveryView, DetailsView, EventSocketView, EventView, GapView,

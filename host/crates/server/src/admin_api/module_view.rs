@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::view::rfc3339;
 use modhost_core::event::Name;
 use modhost_runtime::engine::{CanaryStatus, Status, WaitState};
-use modhost_storage::versions::{ContentHash, Entry, HeldBack, ModuleState, Order, Tally};
+use modhost_storage::versions::{ContentHash, Entry, HeldBack, ModuleState, OperatorAction, Tally};
 
 /// The state of a module.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,7 +31,7 @@ pub struct ModuleView {
     /// The version that an operator pinned.
     pub pinned: Option<PinnedView>,
     /// Set if the module is paused: its deliveries wait.
-    pub paused: Option<OrderView>,
+    pub paused: Option<OperatorActionView>,
     /// The canary.
     pub canary: Option<CanaryView>,
     /// The number of deliveries that run now. `None` if the host doesn't run.
@@ -65,12 +65,12 @@ pub struct PinnedView {
     pub version: String,
     /// The operator's order.
     #[serde(flatten)]
-    pub order: OrderView,
+    pub order: OperatorActionView,
 }
 
 /// An order of an operator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct OrderView {
+pub struct OperatorActionView {
     /// The operator's name.
     pub by: String,
     /// When the order was given (RFC 3339).
@@ -139,7 +139,7 @@ impl ModuleView {
             refused: status.refused,
             held_back: status.held_back.map(HeldBackView::from),
             pinned: status.pinned.map(PinnedView::from),
-            paused: status.paused.map(OrderView::from),
+            paused: status.paused.map(OperatorActionView::from),
             canary: status.canary.map(CanaryView::from),
             in_flight: Some(in_flight),
             versions_loaded: Some(status.loaded),
@@ -153,14 +153,14 @@ impl ModuleView {
             name: name.to_string(),
             version: serving.map(|entry| entry.hash.to_string()),
             hash: serving.map(|entry| entry.hash.to_hex()),
-            since: serving.map(|entry| rfc3339(entry.began)),
+            since: serving.map(|entry| rfc3339(entry.started_at)),
             coming_up: false,
             waiting: None,
             refused: None,
             held_back: state.held_back.map(HeldBackView::from),
             pinned: state.pinned.map(PinnedView::from),
-            paused: state.paused.map(OrderView::from),
-            canary: state.canary.map(|entry| CanaryView::new(entry.hash, entry.began, state.progress.tally)),
+            paused: state.paused.map(OperatorActionView::from),
+            canary: state.canary.map(|entry| CanaryView::new(entry.hash, entry.started_at, state.progress.tally)),
             in_flight: None,
             versions_loaded: None,
         }
@@ -179,8 +179,8 @@ impl From<HeldBack> for HeldBackView {
     }
 }
 
-impl From<(ContentHash, Order)> for PinnedView {
-    fn from((hash, order): (ContentHash, Order)) -> Self {
+impl From<(ContentHash, OperatorAction)> for PinnedView {
+    fn from((hash, order): (ContentHash, OperatorAction)) -> Self {
         Self { version: hash.to_string(), order: order.into() }
     }
 }
@@ -202,8 +202,8 @@ impl CanaryView {
     }
 }
 
-impl From<Order> for OrderView {
-    fn from(order: Order) -> Self {
+impl From<OperatorAction> for OperatorActionView {
+    fn from(order: OperatorAction) -> Self {
         Self { by: order.by, at: rfc3339(order.at) }
     }
 }
@@ -225,13 +225,13 @@ impl From<Entry> for VersionView {
         Self {
             version: entry.hash.to_string(),
             hash: entry.hash.to_hex(),
-            role: entry.role.word().into(),
-            origin: entry.origin.word().into(),
-            by: entry.by,
-            began_at: rfc3339(entry.began),
-            ended_at: entry.ended.map(rfc3339),
+            role: entry.role.name().into(),
+            origin: entry.origin.name().into(),
+            by: entry.requested_by,
+            began_at: rfc3339(entry.started_at),
+            ended_at: entry.ended_at.map(rfc3339),
             reason: entry.reason,
-            kept: entry.kept,
+            kept: entry.has_component,
         }
     }
 }

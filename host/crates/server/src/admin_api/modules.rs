@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::api::{Admin, Answer, Body, Problem, body, complete};
+use super::api::{Admin, ApiError, ApiResult, Body, body, complete};
 use super::module_view::{ModuleView, VersionView};
 use modhost_core::event::Name;
 use modhost_runtime::engine::{AdminError, Status};
@@ -21,13 +21,13 @@ const DEFAULT_OPERATOR: &str = "an operator";
 /// The maximum length of an operator's name, in characters.
 const MAX_NAME: usize = 100;
 
-impl From<StorageError> for Problem {
+impl From<StorageError> for ApiError {
     fn from(error: StorageError) -> Self {
         Self(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
     }
 }
 
-impl From<AdminError> for Problem {
+impl From<AdminError> for ApiError {
     fn from(error: AdminError) -> Self {
         let status = match error {
             AdminError::NoModule { .. } | AdminError::Refused(Refusal::NoVersion(_)) => StatusCode::NOT_FOUND,
@@ -46,14 +46,14 @@ pub(super) async fn list(State(admin): State<Admin>) -> Json<Value> {
 }
 
 /// Returns one module.
-pub(super) async fn show(State(admin): State<Admin>, Path(name): Path<String>) -> Answer<ModuleView> {
+pub(super) async fn show(State(admin): State<Admin>, Path(name): Path<String>) -> ApiResult<ModuleView> {
     let name = Name::from(name);
     let status = admin.registry.status_of(&name).ok_or_else(|| admin.registry.no_module(&name))?;
     Ok(Json(view(&admin, status)))
 }
 
 /// Returns the history of a module's versions, also if the module is no longer in `modules.toml`.
-pub(super) async fn history(State(admin): State<Admin>, Path(name): Path<String>) -> Answer<Value> {
+pub(super) async fn history(State(admin): State<Admin>, Path(name): Path<String>) -> ApiResult<Value> {
     let name = Name::from(name);
     let history = admin.registry.history(&name).await?;
     if history.is_empty() && admin.registry.status_of(&name).is_none() {
@@ -66,7 +66,7 @@ pub(super) async fn history(State(admin): State<Admin>, Path(name): Path<String>
 /// The operator who gives an order.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Asking {
+pub(super) struct OperatorRequest {
     #[serde(default)]
     by: Option<String>,
 }
@@ -74,40 +74,60 @@ pub(super) struct Asking {
 /// The operator and the version to pin.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Pinning {
+pub(super) struct PinRequest {
     version: String,
     #[serde(default)]
     by: Option<String>,
 }
 
-pub(super) async fn rollback(admin: State<Admin>, name: Path<String>, asking: Body<Asking>) -> Answer<ModuleView> {
-    let by = by(body(asking)?.by)?;
+pub(super) async fn rollback(
+    admin: State<Admin>,
+    name: Path<String>,
+    request: Body<OperatorRequest>,
+) -> ApiResult<ModuleView> {
+    let by = by(body(request)?.by)?;
     operate(admin, name, move |admin, name| async move { admin.registry.rollback(&name, &by).await }).await
 }
 
-pub(super) async fn pin(admin: State<Admin>, name: Path<String>, pinning: Body<Pinning>) -> Answer<ModuleView> {
-    let pinning = body(pinning)?;
+pub(super) async fn pin(admin: State<Admin>, name: Path<String>, request: Body<PinRequest>) -> ApiResult<ModuleView> {
+    let pinning = body(request)?;
     let by = by(pinning.by)?;
     operate(admin, name, move |admin, name| async move { admin.registry.pin(&name, &pinning.version, &by).await }).await
 }
 
-pub(super) async fn unpin(admin: State<Admin>, name: Path<String>, asking: Body<Asking>) -> Answer<ModuleView> {
-    let by = by(body(asking)?.by)?;
+pub(super) async fn unpin(
+    admin: State<Admin>,
+    name: Path<String>,
+    request: Body<OperatorRequest>,
+) -> ApiResult<ModuleView> {
+    let by = by(body(request)?.by)?;
     operate(admin, name, move |admin, name| async move { admin.registry.unpin(&name, &by).await }).await
 }
 
-pub(super) async fn retry(admin: State<Admin>, name: Path<String>, asking: Body<Asking>) -> Answer<ModuleView> {
-    let by = by(body(asking)?.by)?;
+pub(super) async fn retry(
+    admin: State<Admin>,
+    name: Path<String>,
+    request: Body<OperatorRequest>,
+) -> ApiResult<ModuleView> {
+    let by = by(body(request)?.by)?;
     operate(admin, name, move |admin, name| async move { admin.registry.retry(&name, &by).await }).await
 }
 
-pub(super) async fn pause(admin: State<Admin>, name: Path<String>, asking: Body<Asking>) -> Answer<ModuleView> {
-    let by = by(body(asking)?.by)?;
+pub(super) async fn pause(
+    admin: State<Admin>,
+    name: Path<String>,
+    request: Body<OperatorRequest>,
+) -> ApiResult<ModuleView> {
+    let by = by(body(request)?.by)?;
     operate(admin, name, move |admin, name| async move { admin.registry.pause(&name, &by).await }).await
 }
 
-pub(super) async fn resume(admin: State<Admin>, name: Path<String>, asking: Body<Asking>) -> Answer<ModuleView> {
-    let by = by(body(asking)?.by)?;
+pub(super) async fn resume(
+    admin: State<Admin>,
+    name: Path<String>,
+    request: Body<OperatorRequest>,
+) -> ApiResult<ModuleView> {
+    let by = by(body(request)?.by)?;
     operate(admin, name, move |admin, name| async move {
         let resumed = admin.registry.resume(&name, &by).await;
         admin.dispatcher.rescan();
@@ -116,13 +136,21 @@ pub(super) async fn resume(admin: State<Admin>, name: Path<String>, asking: Body
     .await
 }
 
-pub(super) async fn promote(admin: State<Admin>, name: Path<String>, asking: Body<Asking>) -> Answer<ModuleView> {
-    let by = by(body(asking)?.by)?;
+pub(super) async fn promote(
+    admin: State<Admin>,
+    name: Path<String>,
+    request: Body<OperatorRequest>,
+) -> ApiResult<ModuleView> {
+    let by = by(body(request)?.by)?;
     operate(admin, name, move |admin, name| async move { admin.registry.promote(&name, &by).await }).await
 }
 
-pub(super) async fn abort(admin: State<Admin>, name: Path<String>, asking: Body<Asking>) -> Answer<ModuleView> {
-    let by = by(body(asking)?.by)?;
+pub(super) async fn abort(
+    admin: State<Admin>,
+    name: Path<String>,
+    request: Body<OperatorRequest>,
+) -> ApiResult<ModuleView> {
+    let by = by(body(request)?.by)?;
     operate(admin, name, move |admin, name| async move { admin.registry.abort(&name, &by).await }).await
 }
 
@@ -131,7 +159,7 @@ async fn operate<F>(
     State(admin): State<Admin>,
     Path(name): Path<String>,
     operation: impl FnOnce(Arc<Admin>, Name) -> F + Send + 'static,
-) -> Answer<ModuleView>
+) -> ApiResult<ModuleView>
 where
     F: Future<Output = Result<Status, AdminError>> + Send + 'static,
 {
@@ -148,8 +176,8 @@ fn view(admin: &Admin, status: Status) -> ModuleView {
     ModuleView::new(status, in_flight)
 }
 
-fn by(name: Option<String>) -> Result<String, Problem> {
-    asking(name).map_err(|error| Problem(StatusCode::BAD_REQUEST, error))
+fn by(name: Option<String>) -> Result<String, ApiError> {
+    operator_name(name).map_err(|error| ApiError(StatusCode::BAD_REQUEST, error))
 }
 
 /// Returns the operator's name, which the log and the history contain.
@@ -157,7 +185,7 @@ fn by(name: Option<String>) -> Result<String, Problem> {
 /// # Errors
 ///
 /// Fails if the name is empty, too long or contains control characters.
-pub fn asking(name: Option<String>) -> Result<String, String> {
+pub fn operator_name(name: Option<String>) -> Result<String, String> {
     let name = name.unwrap_or_else(|| DEFAULT_OPERATOR.into());
     if name.trim().is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
         return Err(format!("`by` must be a name of at most {MAX_NAME} characters, without line breaks"));

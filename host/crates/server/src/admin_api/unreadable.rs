@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::api::{self, Admin, Answer, Body, Problem};
+use super::api::{self, Admin, ApiError, ApiResult, Body};
 use super::view::rfc3339;
 use modhost_storage::unreadable::UnreadableRecord;
 
@@ -71,7 +71,7 @@ impl From<UnreadableRecord> for UnreadableView {
             status: record.status,
             headers: record.headers.into_iter().collect(),
             size: record.size,
-            cut: record.is_cut,
+            cut: record.truncated,
             times: record.times,
         }
     }
@@ -99,12 +99,12 @@ pub(super) async fn list(State(admin): State<Admin>, Query(filter): Query<Unread
     Json(json!({ "unreadable": unreadable }))
 }
 
-pub(super) async fn show(State(admin): State<Admin>, Path(id): Path<String>) -> Answer<UnreadableDetailsView> {
+pub(super) async fn show(State(admin): State<Admin>, Path(id): Path<String>) -> ApiResult<UnreadableDetailsView> {
     let (record, body) = find(&admin, &id).await?;
     Ok(Json(UnreadableDetailsView::new(record, body)))
 }
 
-pub(super) async fn body(State(admin): State<Admin>, Path(id): Path<String>) -> Result<Response, Problem> {
+pub(super) async fn body(State(admin): State<Admin>, Path(id): Path<String>) -> Result<Response, ApiError> {
     let (_, body) = find(&admin, &id).await?;
     // The content is untrusted, so no browser may render it as a page.
     let headers = [
@@ -118,30 +118,30 @@ pub(super) async fn body(State(admin): State<Admin>, Path(id): Path<String>) -> 
 /// An empty JSON object. It is required because no web page can send one without a CORS preflight.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Nothing {}
+pub(super) struct EmptyRequest {}
 
 pub(super) async fn remove(
     State(admin): State<Admin>,
     Path(id): Path<String>,
-    nothing: Body<Nothing>,
-) -> Answer<Value> {
-    let Nothing {} = api::body(nothing)?;
+    request: Body<EmptyRequest>,
+) -> ApiResult<Value> {
+    let EmptyRequest {} = api::body(request)?;
     match admin.unreadable.remove(&id).await {
         Ok(true) => Ok(Json(json!({ "id": id, "state": "dropped" }))),
         Ok(false) => Err(unknown(&id)),
-        Err(error) => Err(Problem(StatusCode::SERVICE_UNAVAILABLE, format!("cannot remove {id}: {error}"))),
+        Err(error) => Err(ApiError(StatusCode::SERVICE_UNAVAILABLE, format!("cannot remove {id}: {error}"))),
     }
 }
 
-async fn find(admin: &Admin, id: &str) -> Result<(UnreadableRecord, Vec<u8>), Problem> {
+async fn find(admin: &Admin, id: &str) -> Result<(UnreadableRecord, Vec<u8>), ApiError> {
     match admin.unreadable.read(id).await {
         Ok(found) => found.ok_or_else(|| unknown(id)),
-        Err(error) => Err(Problem(StatusCode::SERVICE_UNAVAILABLE, format!("cannot read {id}: {error}"))),
+        Err(error) => Err(ApiError(StatusCode::SERVICE_UNAVAILABLE, format!("cannot read {id}: {error}"))),
     }
 }
 
-fn unknown(id: &str) -> Problem {
-    Problem(
+fn unknown(id: &str) -> ApiError {
+    ApiError(
         StatusCode::NOT_FOUND,
         format!("there is no unreadable request {id}; the oldest are removed when there are too many"),
     )

@@ -251,7 +251,7 @@ impl From<SocketReport> for SourceView {
             connections: status.connections,
             events: status.events,
             refused: status.refused,
-            held: status.held,
+            held: status.waiting,
             gaps: status.gaps,
             gap_since: status.gap_since.map(rfc3339),
             last_gap: status.last_gap.map(|gap| GapView { from: rfc3339(gap.from), to: rfc3339(gap.to) }),
@@ -334,7 +334,7 @@ impl From<KeyInfo> for KeyView {
 impl TotalsView {
     /// Combines the totals of the journal and the counter of the host.
     pub fn new(totals: &Totals, calls_made_again: u64) -> Self {
-        let deliveries = State::ALL.into_iter().map(|state| (state.word().to_owned(), totals.of(state))).collect();
+        let deliveries = State::ALL.into_iter().map(|state| (state.name().to_owned(), totals.of(state))).collect();
         Self { deliveries, journal_bytes: totals.bytes, calls_made_again }
     }
 }

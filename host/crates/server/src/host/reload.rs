@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
-use super::saved_settings::{Memory, SavedSettings, is_older_than};
-use super::{Load, Parts, log_ceilings, needs_restart};
+use super::saved_settings::{SavedSettings, SettingsStore, is_older_than};
+use super::{LoadSettings, Parts, log_ceilings, needs_restart};
 use crate::resolved_config::ResolvedConfig;
 use modhost_config::{ActiveSettings, ConfigErrors, Environment, GraceReason, LoadedSettings, Settings, read_failed};
 use modhost_core::files::{self, READ_TIMEOUT};
@@ -24,10 +24,10 @@ const MAX_STABLE_WAIT: Duration = Duration::from_secs(5);
 
 /// Reads the settings outside the runtime and with a time limit.
 #[derive(Clone)]
-pub(super) struct SettingsReader(Arc<Load>);
+pub(super) struct SettingsReader(Arc<LoadSettings>);
 
 impl SettingsReader {
-    pub(super) fn new(load: Load) -> Self {
+    pub(super) fn new(load: LoadSettings) -> Self {
         Self(Arc::new(load))
     }
 
@@ -44,7 +44,7 @@ impl SettingsReader {
 
     /// Reads the settings at the start of a host and merges them with those saved by the previous run, in case the file
     /// is half written. Also returns the saved settings.
-    pub(super) async fn read_first(&self) -> Result<(ActiveSettings, Option<SavedSettings>), ConfigErrors> {
+    pub(super) async fn read_at_start(&self) -> Result<(ActiveSettings, Option<SavedSettings>), ConfigErrors> {
         let mut loaded = self.read().await?;
         let load = self.0.clone();
         in_time(move || {
@@ -83,7 +83,7 @@ pub(super) struct SettingsWatcher {
     pub parts: Parts,
     pub reader: SettingsReader,
     pub active: ActiveSettings,
-    pub memory: Memory,
+    pub settings_store: SettingsStore,
     /// Publishes the settings in effect.
     pub settings: watch::Sender<Arc<Settings>>,
     pub watched: Arc<Mutex<BTreeSet<PathBuf>>>,
@@ -109,7 +109,7 @@ impl SettingsWatcher {
     /// Applies changed files for as long as the host runs, and all files whenever `reload_requests` is notified.
     pub(super) async fn run(mut self, mut watch: FileWatch, reload_requests: Arc<Notify>) {
         log_retained(None, &self.active);
-        self.memory.note(&self.active).await;
+        self.settings_store.save(&self.active).await;
         loop {
             let deadline = self.active.deadline().max(self.not_before.filter(|_| !self.active.is_settled()));
             let overdue = async {
@@ -133,7 +133,7 @@ impl SettingsWatcher {
                 }
             }
             watch.scan_now();
-            self.memory.note(&self.active).await;
+            self.settings_store.save(&self.active).await;
         }
     }
 

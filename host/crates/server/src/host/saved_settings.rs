@@ -82,18 +82,18 @@ impl SavedSettings {
 }
 
 /// Saves the settings when they change.
-pub(super) struct Memory {
+pub(super) struct SettingsStore {
     data_dir: PathBuf,
     known: Option<SavedSettings>,
 }
 
-impl Memory {
+impl SettingsStore {
     pub(super) fn new(data_dir: PathBuf, known: Option<SavedSettings>) -> Self {
         Self { data_dir, known }
     }
 
     /// Saves the settings, unless some parts are only retained: what the file lacks may be missing only for a moment.
-    pub(super) async fn note(&mut self, active: &ActiveSettings) {
+    pub(super) async fn save(&mut self, active: &ActiveSettings) {
         if !active.is_settled() {
             return;
         }

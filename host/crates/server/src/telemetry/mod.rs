@@ -125,7 +125,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 }
 
 /// Writes text to the log on standard error, after everything logged before. Returns false if no log is started.
-pub fn say(text: &str) -> bool {
+pub fn write_raw(text: &str) -> bool {
     let Some(log) = LOG.get() else { return false };
     log.writer.record(text.as_bytes());
     true

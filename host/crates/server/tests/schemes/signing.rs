@@ -30,7 +30,7 @@ fn sign_at<'a>(
     now: SystemTime,
 ) -> Result<(HeaderMap, Cow<'a, str>), &'static str> {
     let mut all = headers(given.iter().copied());
-    let body = match source.scheme.dated(body.as_bytes(), now) {
+    let body = match source.scheme.with_current_time(body.as_bytes(), now) {
         Cow::Borrowed(_) => Cow::Borrowed(body),
         Cow::Owned(body) => Cow::Owned(String::from_utf8(body).unwrap()),
     };
@@ -70,7 +70,9 @@ fn accepts_requests_that_it_signed() {
 #[test]
 fn sets_the_timestamp_in_the_body_for_linear() {
     let source = source("scheme = \"linear\"\nsecrets = [\"env:S\"]", &[("S", "lin_wh_1")]);
-    let dated = |body: &str| String::from_utf8(source.scheme.dated(body.as_bytes(), time(NOW)).into_owned()).unwrap();
+    let dated = |body: &str| {
+        String::from_utf8(source.scheme.with_current_time(body.as_bytes(), time(NOW)).into_owned()).unwrap()
+    };
     assert_eq!(dated("{}"), r#"{"webhookTimestamp":1767225600000}"#);
     assert_eq!(dated(" { \"a\": 1 }"), r#" {"webhookTimestamp":1767225600000, "a": 1 }"#);
     assert_eq!(

@@ -132,7 +132,7 @@ impl Case {
             Some(company) => self.body.replace("COMPANY", company),
             None => self.body.replace("\"COMPANY\"", "null"),
         };
-        let body = source.scheme.dated(body.as_bytes(), time(NOW)).into_owned();
+        let body = source.scheme.with_current_time(body.as_bytes(), time(NOW)).into_owned();
         let mut all: HeaderMap = headers(self.headers.iter().copied());
         let outgoing = Outgoing { body: &body, headers: &all, now: time(NOW), id: "id_1" };
         all.extend(source.scheme.sign(&outgoing, source.keys.first()).unwrap());

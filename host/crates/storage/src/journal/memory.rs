@@ -177,16 +177,16 @@ struct Row {
     /// The chat, if deliveries of the chat run one at a time.
     chat: Option<String>,
     /// Whether an unfinished delivery of the chat comes before it.
-    behind: bool,
+    blocked: bool,
     state: State,
     /// The number of attempts that began.
     attempt: u32,
     /// The number of attempts before the delivery was last resent.
-    earlier: u32,
+    earlier_attempts: u32,
     /// The due time, which also determines the position in the queue.
     due_at: i64,
     /// Whether the delivery must not run before `due_at`.
-    timed: bool,
+    has_due_time: bool,
     /// The owner and the end of the lease, while the delivery is running.
     lease: Option<(Arc<str>, i64)>,
     version: Option<String>,
@@ -326,8 +326,8 @@ impl Tables {
         let lane = self.lanes.entry(row.lane.clone()).or_default();
         lane.states[row.state as usize] += 1;
         match row.state {
-            State::Waiting if row.behind => {}
-            State::Waiting if row.timed => drop(lane.timed.insert((row.due_at, seq))),
+            State::Waiting if row.blocked => {}
+            State::Waiting if row.has_due_time => drop(lane.timed.insert((row.due_at, seq))),
             State::Waiting => drop(lane.ready.insert((row.due_at, seq))),
             State::Running => drop(self.running.insert(seq)),
             ended => drop(self.ended[ended as usize].insert((row.changed_at, seq))),
@@ -370,13 +370,13 @@ impl Tables {
     fn transition(&mut self, seq: u64, state: State, now: i64, reason: Option<&str>, change: impl FnOnce(&mut Row)) {
         let moved = self.update(seq, |row| {
             change(row);
-            let was_first = !row.behind;
+            let was_first = !row.blocked;
             row.state = state;
             if state != State::Running {
                 row.lease = None;
             }
             if state.is_final() {
-                row.behind = false;
+                row.blocked = false;
             }
             row.reason = reason.map(str::to_owned);
             row.changed_at = now;
@@ -385,7 +385,7 @@ impl Tables {
         });
         let next = moved.flatten().and_then(|chat| self.chats.get(&chat)?.first().copied());
         if let Some(next) = next {
-            self.update(next, |row| row.behind = false);
+            self.update(next, |row| row.blocked = false);
         }
     }
 
@@ -408,10 +408,10 @@ impl Tables {
         let bytes = if deliveries.is_empty() { 0 } else { event.raw().len() as u64 };
         self.known.insert(key, KnownEvent { recorded_at: now, deliveries: deliveries.len(), bytes });
         self.bytes += bytes;
-        for NewDelivery { id, module, one_at_a_time: chat } in deliveries {
+        for NewDelivery { id, module, ordered_chat: chat } in deliveries {
             let lane = (event.tenant.clone(), module);
             let row = Row {
-                behind: self.chat_is_busy(&lane, chat.as_ref()),
+                blocked: self.chat_is_busy(&lane, chat.as_ref()),
                 id: id.clone(),
                 event: event.clone(),
                 received_at: now,
@@ -419,9 +419,9 @@ impl Tables {
                 chat,
                 state: State::Waiting,
                 attempt: 0,
-                earlier: 0,
+                earlier_attempts: 0,
                 due_at: now,
-                timed: false,
+                has_due_time: false,
                 lease: None,
                 version: None,
                 reason: None,
@@ -481,7 +481,7 @@ impl Tables {
             lease: Lease { delivery: row.id.clone(), owner: claim.owner.clone(), attempt: row.attempt },
             module: claim.module.clone(),
             event: row.event.clone(),
-            earlier: row.earlier,
+            earlier_attempts: row.earlier_attempts,
             received_at: from_millis(row.received_at),
             // A delivery has no calls before its first attempt.
             calls: if row.attempt > 1 { u32::try_from(row.calls.len()).unwrap_or(u32::MAX) } else { 0 },
@@ -527,7 +527,7 @@ impl Tables {
         });
         let lost: Vec<(u64, &str)> = lost.collect();
         for (seq, reason) in &lost {
-            self.transition(*seq, State::Waiting, now, Some(reason), |row| row.timed = false);
+            self.transition(*seq, State::Waiting, now, Some(reason), |row| row.has_due_time = false);
         }
         lost.len() as u64
     }
@@ -536,7 +536,7 @@ impl Tables {
         let Ok(seq) = self.leased_seq(lease) else { return false };
         self.transition(seq, State::Waiting, now, Some("no version of its module serves"), |row| {
             row.attempt = row.attempt.saturating_sub(1);
-            row.timed = false;
+            row.has_due_time = false;
         });
         true
     }
@@ -570,7 +570,7 @@ impl Tables {
             row.version = report.version;
             if let Some(after) = after {
                 row.due_at = to_millis_rounded_up(now.checked_add(after).unwrap_or(now));
-                row.timed = true;
+                row.has_due_time = true;
             }
         });
         Ok(())
@@ -618,10 +618,10 @@ impl Tables {
         let busy = self.rows.get(&seq).is_some_and(|row| self.chat_is_busy(&row.lane, row.chat.as_ref()));
         let reason = if fresh { "sent again, from the beginning" } else { "sent again" };
         self.transition(seq, State::Waiting, now, Some(reason), |row| {
-            row.behind = busy;
-            row.earlier = row.attempt;
+            row.blocked = busy;
+            row.earlier_attempts = row.attempt;
             row.due_at = now;
-            row.timed = false;
+            row.has_due_time = false;
         });
         true
     }

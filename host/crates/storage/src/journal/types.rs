@@ -17,7 +17,7 @@ pub struct NewDelivery {
     /// Its module.
     pub module: Name,
     /// The chat, if the module's deliveries in a chat run one at a time, in the order they were recorded.
-    pub one_at_a_time: Option<String>,
+    pub ordered_chat: Option<String>,
 }
 
 /// The result of recording an event.
@@ -107,7 +107,7 @@ pub struct Claimed {
     /// The event.
     pub event: Arc<Event>,
     /// The number of attempts before the delivery was last resent. The retry schedule counts from there.
-    pub earlier: u32,
+    pub earlier_attempts: u32,
     /// When the event was recorded.
     pub received_at: SystemTime,
     /// The number of calls that earlier attempts recorded.
@@ -146,7 +146,7 @@ impl State {
     pub const ALL: [Self; 5] = [Self::Waiting, Self::Running, Self::Completed, Self::Dead, Self::Dropped];
 
     /// Returns the name of the state, as displayed, typed and stored.
-    pub fn word(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
             Self::Running => "running",
@@ -164,7 +164,7 @@ impl State {
 
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
+        f.write_str(self.name())
     }
 }
 
@@ -172,8 +172,8 @@ impl std::str::FromStr for State {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|state| state.word() == text).ok_or_else(|| {
-            let names: Vec<&str> = Self::ALL.iter().map(|state| state.word()).collect();
+        Self::ALL.into_iter().find(|state| state.name() == text).ok_or_else(|| {
+            let names: Vec<&str> = Self::ALL.iter().map(|state| state.name()).collect();
             format!("unknown state \"{text}\"; the states are {}", names.join(", "))
         })
     }
@@ -274,7 +274,7 @@ enum Commit {
 
 impl CommitHandle {
     /// Creates the handle of a write that is already durable.
-    pub fn already() -> Self {
+    pub fn committed() -> Self {
         Self::done(Ok(()))
     }
 
@@ -284,7 +284,7 @@ impl CommitHandle {
     }
 
     /// Creates the handle of a write whose result will be sent through a channel.
-    pub fn when(done: tokio::sync::oneshot::Receiver<Result<(), JournalError>>) -> Self {
+    pub fn pending(done: tokio::sync::oneshot::Receiver<Result<(), JournalError>>) -> Self {
         Self(Commit::Pending(done))
     }
 
@@ -293,7 +293,7 @@ impl CommitHandle {
     /// # Errors
     ///
     /// If the write failed.
-    pub async fn on_disk(self) -> Result<(), JournalError> {
+    pub async fn durable(self) -> Result<(), JournalError> {
         match self.0 {
             Commit::Done(result) => result,
             Commit::Pending(done) => {

@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 
-use super::limits::refuse;
+use super::limits::reject;
 use super::{Bucket, BucketTotals, Change, Changed, Entry, KeyInfo, KeyValue, Result, Space};
 use modhost_core::limits::Limit;
 
@@ -11,7 +11,7 @@ use modhost_core::limits::Limit;
 pub struct DryRunStore;
 
 fn not_recorded<T>(item: &str) -> Result<T> {
-    refuse(format!("a dry run has no {item} that was not recorded"))
+    reject(format!("a dry run has no {item} that was not recorded"))
 }
 
 #[async_trait]
@@ -31,7 +31,7 @@ impl KeyValue for DryRunStore {
         }
     }
 
-    fn answered(&self, _: &str) {}
+    fn forget_key(&self, _: &str) {}
 
     async fn buckets(&self, _: &Space) -> Result<Vec<BucketTotals>> {
         not_recorded("list of buckets")

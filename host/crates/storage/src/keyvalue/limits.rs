@@ -27,7 +27,7 @@ pub const MAX_READ: usize = 8 << 20;
 pub fn check_key(key: &str) -> Result<()> {
     match key.len() {
         0..=MAX_KEY => Ok(()),
-        long => refuse(format!("a key has {long} bytes; the maximum is {MAX_KEY}")),
+        long => reject(format!("a key has {long} bytes; the maximum is {MAX_KEY}")),
     }
 }
 
@@ -35,7 +35,7 @@ pub fn check_key(key: &str) -> Result<()> {
 pub(crate) fn check_value(key: &str, value: &[u8]) -> Result<()> {
     match value.len() {
         0..=MAX_VALUE => Ok(()),
-        large => refuse(format!("the value for `{key}` has {large} bytes; the maximum is {MAX_VALUE} (1 MiB)")),
+        large => reject(format!("the value for `{key}` has {large} bytes; the maximum is {MAX_VALUE} (1 MiB)")),
     }
 }
 
@@ -47,11 +47,11 @@ pub(crate) fn check_value(key: &str, value: &[u8]) -> Result<()> {
 pub fn check_batch(keys: usize) -> Result<()> {
     match keys {
         0..=MAX_BATCH => Ok(()),
-        many => refuse(format!("one call names {many} keys; the maximum is {MAX_BATCH}, so make several calls")),
+        many => reject(format!("one call names {many} keys; the maximum is {MAX_BATCH}, so make several calls")),
     }
 }
 
-pub(super) fn refuse<T>(why: String) -> Result<T> {
+pub(super) fn reject<T>(why: String) -> Result<T> {
     Err(KeyValueError::Refused(why))
 }
 

@@ -54,17 +54,17 @@ pub trait KeyValue: Send + Sync + 'static {
     /// [`Resource::KeyValue`](modhost_core::limits::Resource), is the maximum size of the keys and values of the space
     /// after the change, in bytes. A change that does not enlarge the space is always allowed.
     ///
-    /// `once` is the idempotency key of the change. If a change with this key was applied before, it is not applied
-    /// again; the call returns the earlier answer. [`KeyValue::answered`] ends this.
+    /// `idempotency_key` is the idempotency key of the change. If a change with this key was applied before, it is not applied
+    /// again; the call returns the earlier answer. [`KeyValue::forget_key`] ends this.
     ///
     /// # Errors
     ///
     /// [`KeyValueError::Refused`] if the change would exceed the quota, [`MAX_KEYS`] or [`MAX_BUCKETS`], or increment a
     /// value that is not a number.
-    async fn change(&self, bucket: &Bucket, change: Change, quota: Limit, once: &str) -> Result<Changed>;
+    async fn change(&self, bucket: &Bucket, change: Change, quota: Limit, idempotency_key: &str) -> Result<Changed>;
 
     /// Allows the store to forget an idempotency key, because the change will not be requested again. Returns at once.
-    fn answered(&self, once: &str);
+    fn forget_key(&self, idempotency_key: &str);
 
     /// Returns the buckets of a space, ordered by name. A bucket exists as long as it has a key.
     async fn buckets(&self, space: &Space) -> Result<Vec<BucketTotals>>;

@@ -6,7 +6,7 @@ use serde::de::Error as _;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::limits::{self, MAX_NAME, refuse};
+use super::limits::{self, MAX_NAME, reject};
 use modhost_core::event::Name;
 
 /// The data of one module for one tenant.
@@ -39,7 +39,7 @@ impl Bucket {
         match name.len() {
             0 => Ok(Self { space, name: Self::DEFAULT.to_owned() }),
             1..=MAX_NAME => Ok(Self { space, name }),
-            long => refuse(format!("a bucket's name has {long} bytes; the maximum is {MAX_NAME}")),
+            long => reject(format!("a bucket's name has {long} bytes; the maximum is {MAX_NAME}")),
         }
     }
 

@@ -4,7 +4,7 @@ use std::fs::{File, TryLockError};
 use std::io::{Read, Write};
 use std::path::Path;
 
-use super::unreachable_directory;
+use super::directory_error;
 use crate::error::StorageError;
 
 /// The name of the store that the lock file belongs to.
@@ -22,7 +22,7 @@ impl DirectoryLock {
     /// If another process holds the lock, or the directory cannot be used.
     pub fn take(directory: &Path) -> Result<Self, StorageError> {
         let path = directory.join("journal.lock");
-        let unusable = |error: std::io::Error| unreachable_directory(STORE, directory, &error);
+        let unusable = |error: std::io::Error| directory_error(STORE, directory, &error);
         let mut file =
             File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(unusable)?;
         match file.try_lock() {

@@ -142,7 +142,7 @@ impl Database {
         let connection = self.connect_to_read().map_err(|error| self.explain(&error))?;
         let missing = self.missing(&connection)?;
         if missing.is_some() {
-            fs::remove_file(self.mark()).map_err(|error| self.unreachable(&error))?;
+            fs::remove_file(self.mark()).map_err(|error| self.directory_error(&error))?;
         }
         Ok(missing)
     }
@@ -153,7 +153,7 @@ impl Mark {
     pub(crate) fn open(database: &Database, connection: &Connection) -> Result<Self, StorageError> {
         let counted = read_count(connection).map_err(|error| database.explain(&error))?;
         let count = counted.ok_or_else(|| database.damaged("its count of commits is missing"))?;
-        let (path, io) = (database.mark(), |error: std::io::Error| database.unreachable(&error));
+        let (path, io) = (database.mark(), |error: std::io::Error| database.directory_error(&error));
         let file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
         let mut mark = Self { path, file, count, failed: false };
         mark.write();

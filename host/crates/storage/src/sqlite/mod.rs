@@ -104,7 +104,7 @@ impl Database {
         match code.code {
             ErrorCode::DiskFull => self.no_space(),
             ErrorCode::DatabaseCorrupt => self.damaged(&error.to_string()),
-            ErrorCode::NotADatabase => self.foreign("it is not a SQLite database"),
+            ErrorCode::NotADatabase => self.wrong_kind("it is not a SQLite database"),
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => StorageError::unavailable(
                 self.kind.name,
                 format!("another program keeps {} locked ({error}); close that program", self.file().display()),
@@ -136,13 +136,13 @@ impl Database {
     }
 
     /// Creates the error of a blocking task that panicked or was canceled.
-    pub(crate) fn interrupted(&self, error: &tokio::task::JoinError) -> StorageError {
+    pub(crate) fn task_failed(&self, error: &tokio::task::JoinError) -> StorageError {
         self.broken(format!("the operation was interrupted: {error}"))
     }
 
     /// Creates the error of a directory that cannot be used.
-    pub(crate) fn unreachable(&self, error: &std::io::Error) -> StorageError {
-        unreachable_directory(self.kind.name, &self.directory, error)
+    pub(crate) fn directory_error(&self, error: &std::io::Error) -> StorageError {
+        directory_error(self.kind.name, &self.directory, error)
     }
 
     fn no_space(&self) -> StorageError {
@@ -161,7 +161,7 @@ impl Database {
     }
 
     /// Creates the error of a file that is not of this kind.
-    fn foreign(&self, why: &str) -> StorageError {
+    fn wrong_kind(&self, why: &str) -> StorageError {
         let name = self.kind.name;
         self.unusable(format!(
             "{} is not a {name} ({why}) and was left as it is; restore the {name} from a backup, or move the file away \
@@ -172,7 +172,7 @@ impl Database {
 
     /// Checks that there is free space in the directory. If the file system reports ample space, the check writes a
     /// probe only if `in_doubt`, because the report ignores quotas.
-    pub(crate) fn check_room(&self, in_doubt: bool) -> Result<(), StorageError> {
+    pub(crate) fn check_free_space(&self, in_doubt: bool) -> Result<(), StorageError> {
         let has_ample_space = || {
             let stats = rustix::fs::statvfs(&self.directory);
             stats.is_ok_and(|stats| stats.f_bavail.saturating_mul(stats.f_frsize) >= AMPLE_SPACE)
@@ -198,7 +198,7 @@ fn no_space(store: &'static str, directory: &Path) -> StorageError {
 }
 
 /// Creates the error of a directory that cannot be used.
-fn unreachable_directory(store: &'static str, directory: &Path, error: &std::io::Error) -> StorageError {
+fn directory_error(store: &'static str, directory: &Path, error: &std::io::Error) -> StorageError {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => no_space(store, directory),
         _ => StorageError::broken(store, format!("the data directory {} can't be used: {error}", directory.display())),

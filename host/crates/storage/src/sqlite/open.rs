@@ -25,12 +25,12 @@ const STATEMENT_CACHE_SIZE: usize = 128;
 impl Database {
     /// Creates the file if it does not exist, or checks it and migrates an older version. May take seconds if it is
     /// large.
-    pub(crate) fn make_ready(&self) -> Result<(), StorageError> {
+    pub(crate) fn create_or_migrate(&self) -> Result<(), StorageError> {
         match fs::metadata(self.file()) {
             Ok(file) if file.len() == 0 => return Err(self.damaged("the file is empty")),
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return self.create(),
-            Err(error) => return Err(self.unreachable(&error)),
+            Err(error) => return Err(self.directory_error(&error)),
         }
         let mut connection = self.connect_to_read().map_err(|error| self.explain(&error))?;
         let version = self.inspect_with(&mut connection)?;
@@ -89,7 +89,7 @@ impl Database {
                 self.kind.name
             )));
         }
-        let io = |error: std::io::Error| self.unreachable(&error);
+        let io = |error: std::io::Error| self.directory_error(&error);
         let unfinished = self.directory.join(format!("{}.new", self.kind.file));
         match fs::remove_file(&unfinished) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
@@ -113,7 +113,7 @@ impl Database {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(sql)?;
         let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(sql);
         if number("application_id")? != i64::from(self.kind.application_id) {
-            return Err(self.foreign("it is another program's SQLite database"));
+            return Err(self.wrong_kind("it is another program's SQLite database"));
         }
         let version = number("user_version")?;
         if version > self.kind.version() {

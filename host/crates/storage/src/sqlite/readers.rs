@@ -48,7 +48,7 @@ impl Readers {
             drop(permit);
             read.map_err(|error| database.explain(&error))
         });
-        read.await.map_err(|error| self.database.interrupted(&error))?
+        read.await.map_err(|error| self.database.task_failed(&error))?
     }
 
     /// Waits for running reads and closes the connections. Later reads are rejected.

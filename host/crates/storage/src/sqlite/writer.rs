@@ -127,15 +127,15 @@ pub(crate) trait WriteStore: Send + Sized + 'static {
     fn connection(&mut self) -> &mut WriteConnection;
 
     /// Runs at the beginning of every transaction.
-    fn begun(&mut self) -> rusqlite::Result<()> {
+    fn on_begin(&mut self) -> rusqlite::Result<()> {
         Ok(())
     }
 
     /// Runs after a transaction was committed.
-    fn committed(&mut self) {}
+    fn on_commit(&mut self) {}
 
     /// Runs after a transaction was rolled back.
-    fn rolled_back(&mut self) {}
+    fn on_rollback(&mut self) {}
 
     /// Runs after each batch of jobs, once their results are reported.
     fn after_batch(&mut self) {}
@@ -408,20 +408,20 @@ impl<S: WriteStore> Thread<S> {
 
     fn begin(&mut self) -> Result<(), Fault<S::Error>> {
         self.store.connection().begin()?;
-        Ok(self.store.begun()?)
+        Ok(self.store.on_begin()?)
     }
 
     fn commit(&mut self) -> Result<(), Fault<S::Error>> {
         if self.store.connection().commit()? {
             self.health.succeeded();
         }
-        self.store.committed();
+        self.store.on_commit();
         Ok(())
     }
 
     fn roll_back(&mut self) {
         self.store.connection().roll_back();
-        self.store.rolled_back();
+        self.store.on_rollback();
     }
 
     fn explain(&mut self, fault: Fault<S::Error>) -> S::Error {

@@ -22,26 +22,26 @@ use modhost_core::sync::lock;
 
 /// The limits of the kept requests.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub struct UnreadableLimits {
     /// Maximum number of requests of one source.
-    pub of_source: usize,
+    pub per_source: usize,
     /// Maximum size of the bodies of one source, in bytes.
-    pub bytes_of_source: u64,
+    pub bytes_per_source: u64,
     /// Maximum number of requests of all sources together.
-    pub of_all: usize,
+    pub total: usize,
     /// Maximum size of the bodies of all sources together, in bytes.
-    pub bytes_of_all: u64,
+    pub total_bytes: u64,
     /// Maximum age, since a request last arrived.
     pub age: Duration,
 }
 
-impl Default for Bounds {
+impl Default for UnreadableLimits {
     fn default() -> Self {
         Self {
-            of_source: 100,
-            bytes_of_source: 16 << 20,
-            of_all: 1_000,
-            bytes_of_all: 128 << 20,
+            per_source: 100,
+            bytes_per_source: 16 << 20,
+            total: 1_000,
+            total_bytes: 128 << 20,
             age: Duration::from_secs(30 * 24 * 60 * 60),
         }
     }
@@ -82,7 +82,8 @@ pub struct UnreadableRecord {
     /// The size of its body as received, in bytes.
     pub size: u64,
     /// Whether the body exceeded the limit, so that only its beginning is kept.
-    pub is_cut: bool,
+    #[serde(rename = "is_cut")]
+    pub truncated: bool,
     /// When it first arrived, in milliseconds since 1970.
     pub first_at: u64,
     /// When it last arrived, in milliseconds since 1970. A repetition is not stored, so it is lost when the host
@@ -98,7 +99,7 @@ pub struct UnreadableStore(Arc<Inner>);
 
 struct Inner {
     directory: PathBuf,
-    bounds: Bounds,
+    limits: UnreadableLimits,
     records: Mutex<HashMap<String, UnreadableRecord>>,
     /// Locked while files are written or removed.
     files: Arc<tokio::sync::Mutex<()>>,
@@ -106,14 +107,14 @@ struct Inner {
 
 impl UnreadableStore {
     /// Opens the store in a data directory. Blocks. Files that cannot be read are logged and skipped.
-    pub fn open(data_dir: &Path, bounds: Bounds) -> Self {
+    pub fn open(data_dir: &Path, limits: UnreadableLimits) -> Self {
         let directory = data_dir.join("unreadable");
-        let records = file::load(&directory, bounds.of_all).unwrap_or_else(|error| {
+        let records = file::load(&directory, limits.total).unwrap_or_else(|error| {
             tracing::warn!(directory = %directory.display(), %error, "cannot list unreadable requests");
             Vec::new()
         });
         let records = records.into_iter().map(|record| (record.id.clone(), record)).collect();
-        Self(Arc::new(Inner { directory, bounds, records: Mutex::new(records), files: Arc::default() }))
+        Self(Arc::new(Inner { directory, limits, records: Mutex::new(records), files: Arc::default() }))
     }
 
     /// Keeps a request durably. Runs to completion even if the caller stops waiting.
@@ -181,7 +182,7 @@ impl Inner {
             known.status = unreadable.status;
             return Ok(());
         }
-        let largest = self.bounds.bytes_of_source.min(self.bounds.bytes_of_all);
+        let largest = self.limits.bytes_per_source.min(self.limits.total_bytes);
         let kept = unreadable.body.len().min(usize::try_from(largest).unwrap_or(usize::MAX));
         let record = UnreadableRecord {
             id: id.clone(),
@@ -191,7 +192,7 @@ impl Inner {
             status: unreadable.status,
             headers: unreadable.headers.clone(),
             size: unreadable.body.len() as u64,
-            is_cut: kept < unreadable.body.len(),
+            truncated: kept < unreadable.body.len(),
             first_at: now,
             last_at: now,
             times: 1,
@@ -205,12 +206,12 @@ impl Inner {
 
     /// Removes requests that are too old, and the oldest ones until the rest and a new request are within the limits.
     fn purge(&self, new: &UnreadableRecord, now: u64) -> io::Result<()> {
-        let Bounds { of_source, bytes_of_source, of_all, bytes_of_all, age } = self.bounds;
+        let UnreadableLimits { per_source, bytes_per_source, total, total_bytes, age } = self.limits;
         let oldest_kept = now.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
         loop {
             let victim = {
                 let records = self.records();
-                let stored = |record: &UnreadableRecord| record.size.min(bytes_of_source);
+                let stored = |record: &UnreadableRecord| record.size.min(bytes_per_source);
                 let mut by_source: HashMap<&str, (usize, u64)> = HashMap::new();
                 for record in records.values().chain([new]) {
                     let (count, bytes) = by_source.entry(&record.source).or_default();
@@ -226,9 +227,9 @@ impl Inner {
                 };
                 if let Some(old) = records.values().find(|it| it.last_at < oldest_kept) {
                     Some(old.id.clone())
-                } else if own.0 > of_source || own.1 > bytes_of_source {
+                } else if own.0 > per_source || own.1 > bytes_per_source {
                     of(Some(&new.source))
-                } else if count > of_all || bytes > bytes_of_all {
+                } else if count > total || bytes > total_bytes {
                     of(largest).or_else(|| of(None))
                 } else {
                     None
@@ -286,14 +287,20 @@ mod tests {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
-    fn bounds() -> Bounds {
-        Bounds { of_source: 3, bytes_of_source: 100, of_all: 5, bytes_of_all: 250, age: Duration::from_secs(1000) }
+    fn limits() -> UnreadableLimits {
+        UnreadableLimits {
+            per_source: 3,
+            bytes_per_source: 100,
+            total: 5,
+            total_bytes: 250,
+            age: Duration::from_secs(1000),
+        }
     }
 
     #[tokio::test]
     async fn keeps_bodies_within_limits_and_over_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let store = UnreadableStore::open(folder.path(), bounds());
+        let store = UnreadableStore::open(folder.path(), limits());
         for number in 0..10u64 {
             store.keep(body("a", format!("hello {number}\n\0\u{e9}")), at(number)).await.unwrap();
             store.keep(body("b", format!("hello {number}")), at(number)).await.unwrap();
@@ -305,7 +312,7 @@ mod tests {
         let again = store.list().into_iter().next().unwrap();
         assert_eq!((again.source.as_str(), again.times, again.first_at, again.last_at), ("b", 2, 9_000, 20_000));
 
-        let reopened = UnreadableStore::open(folder.path(), bounds());
+        let reopened = UnreadableStore::open(folder.path(), limits());
         let mut before: Vec<_> = store.list().into_iter().map(|it| it.id).collect();
         let mut after: Vec<_> = reopened.list().into_iter().map(|it| it.id).collect();
         before.sort();
@@ -323,7 +330,7 @@ mod tests {
     #[tokio::test]
     async fn keeps_requests_of_a_source_with_few() {
         let folder = tempfile::tempdir().unwrap();
-        let store = UnreadableStore::open(folder.path(), bounds());
+        let store = UnreadableStore::open(folder.path(), limits());
         store.keep(body("quiet", "1"), at(0)).await.unwrap();
         for number in 0..50u64 {
             for source in ["loud", "louder", "loudest"] {
@@ -333,7 +340,7 @@ mod tests {
         assert!(store.list().iter().any(|it| it.source == "quiet"), "{:?}", store.list());
         // A body that exceeds the limit is truncated.
         store.keep(body("loud", "y".repeat(500)), at(60)).await.unwrap();
-        let cut = store.list().into_iter().find(|it| it.is_cut).unwrap();
+        let cut = store.list().into_iter().find(|it| it.truncated).unwrap();
         assert_eq!((cut.size, store.read(&cut.id).await.unwrap().unwrap().1.len()), (500, 100));
         // Requests that are too old are removed when the next one is kept.
         store.keep(body("new", "1"), at(2000)).await.unwrap();
@@ -343,18 +350,18 @@ mod tests {
     #[tokio::test]
     async fn skips_files_that_cannot_be_read() {
         let folder = tempfile::tempdir().unwrap();
-        let store = UnreadableStore::open(folder.path(), bounds());
+        let store = UnreadableStore::open(folder.path(), limits());
         store.keep(body("a", "1"), at(0)).await.unwrap();
         let directory = folder.path().join("unreadable");
         for (name, content) in [("unr_1", ""), ("unr_2", "{}\n"), ("unr_3", "\0\0"), ("other", "x")] {
             std::fs::write(directory.join(name), content).unwrap();
         }
         std::fs::create_dir(directory.join("unr_4")).unwrap();
-        assert_eq!(UnreadableStore::open(folder.path(), bounds()).list().len(), 1);
+        assert_eq!(UnreadableStore::open(folder.path(), limits()).list().len(), 1);
         // A directory that cannot be written is an error.
         let blocked = tempfile::tempdir().unwrap();
         std::fs::write(blocked.path().join("unreadable"), "a file").unwrap();
-        let store = UnreadableStore::open(blocked.path(), bounds());
+        let store = UnreadableStore::open(blocked.path(), limits());
         assert!(store.keep(body("a", "1"), at(0)).await.is_err());
         assert!(store.list().is_empty());
     }

@@ -26,7 +26,7 @@ pub(super) struct Known {
     pub(super) module: Name,
     pub(super) hash: ContentHash,
     /// Whether it must be kept, because it serves, is a canary or is pinned.
-    pub(super) stays: bool,
+    pub(super) must_keep: bool,
 }
 
 /// The folder of components.
@@ -105,7 +105,8 @@ impl Components {
                 files.insert(hash, (file.path(), file.metadata()?.len()));
             }
         }
-        let stay: HashSet<ContentHash> = known.iter().filter(|it| it.stays).map(|it| it.hash).chain([new]).collect();
+        let stay: HashSet<ContentHash> =
+            known.iter().filter(|it| it.must_keep).map(|it| it.hash).chain([new]).collect();
         let size = |hash: &ContentHash| files.get(hash).map_or(0, |(_, length)| *length);
         let mut bytes: u64 = stay.iter().map(size).sum();
         let (mut wanted, mut of_module) = (stay.clone(), HashMap::<Name, usize>::new());
@@ -136,8 +137,8 @@ mod tests {
         ContentHash::of(&bytes(number))
     }
 
-    fn known(module: &str, number: u8, stays: bool) -> Known {
-        Known { module: module.into(), hash: hash(number), stays }
+    fn known(module: &str, number: u8, must_keep: bool) -> Known {
+        Known { module: module.into(), hash: hash(number), must_keep }
     }
 
     fn with(keep: Keep, numbers: std::ops::Range<u8>) -> (tempfile::TempDir, Components) {

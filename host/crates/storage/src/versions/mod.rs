@@ -28,8 +28,10 @@ use modhost_core::clock;
 use modhost_core::event::Name;
 use modhost_core::sync::lock;
 pub use offline::OfflineVersions;
-pub use policy::{Decision, Refusal, VersionRequest, ended_by, promoted_by, took_over, went_back};
-pub use types::{Entry, Fact, HeldBack, ModuleState, Order, Origin, Progress, Role, Tally};
+pub use policy::{
+    Decision, Refusal, VersionRequest, aborted_by, canary_failed_facts, canary_promoted_facts, promoted_by,
+};
+pub use types::{Entry, Fact, HeldBack, ModuleState, OperatorAction, Origin, Progress, Role, Tally};
 
 /// The result of an operation on the record.
 pub type Result<T> = std::result::Result<T, StorageError>;
@@ -69,14 +71,14 @@ impl Versions {
         let opened = database.clone();
         let opening = tokio::task::spawn_blocking(move || {
             let database = opened;
-            std::fs::create_dir_all(database.directory()).map_err(|error| database.unreachable(&error))?;
-            database.make_ready()?;
+            std::fs::create_dir_all(database.directory()).map_err(|error| database.directory_error(&error))?;
+            database.create_or_migrate()?;
             let sql = |error: rusqlite::Error| database.explain(&error);
             let connection = database.connect().map_err(sql)?;
             let connection = WriteConnection::new(connection, database.clone())?;
             let module_states = tables::module_states(&connection).map_err(sql)?;
             let components = Components::open(components::folder(database.directory()), keep);
-            let components = components.map_err(|error| database.unreachable(&error))?;
+            let components = components.map_err(|error| database.directory_error(&error))?;
             Ok(Self(Arc::new(Inner {
                 connection: Mutex::new(connection),
                 module_states: Mutex::new(module_states),
@@ -84,7 +86,7 @@ impl Versions {
                 database,
             })))
         });
-        opening.await.map_err(|error| database.interrupted(&error))?
+        opening.await.map_err(|error| database.task_failed(&error))?
     }
 
     /// Opens an existing record that no host uses. No host can start on the directory while the returned lock is held.
@@ -93,7 +95,7 @@ impl Versions {
     ///
     /// As [`Versions::open`]; also if there is no record, or a host uses the directory.
     pub async fn open_offline(directory: PathBuf, keep: Keep) -> Result<(DirectoryLock, Self)> {
-        offline::look_for(&Database::new(&VERSIONS, directory.clone()))?;
+        offline::check_exists(&Database::new(&VERSIONS, directory.clone()))?;
         let lock = DirectoryLock::take(&directory)?;
         Ok((lock, Self::open(directory, keep).await?))
     }
@@ -137,7 +139,7 @@ impl Versions {
         self.blocking(move |inner| {
             let mut history = tables::history(&lock(&inner.connection), &module);
             for entry in history.iter_mut().flatten() {
-                entry.kept = inner.components.has(entry.hash);
+                entry.has_component = inner.components.has(entry.hash);
             }
             history.map_err(|error| inner.database.explain(&error))
         })
@@ -152,7 +154,7 @@ impl Versions {
     /// If the component cannot be written.
     pub async fn keep(&self, hash: ContentHash, bytes: Arc<[u8]>) -> Result<()> {
         self.blocking(move |inner| {
-            let io = |error: std::io::Error| inner.database.unreachable(&error);
+            let io = |error: std::io::Error| inner.database.directory_error(&error);
             if inner.components.put(hash, &bytes).map_err(io)? {
                 let known = tables::kept_for(&lock(&inner.connection));
                 let known = known.map_err(|error| inner.database.explain(&error))?;
@@ -171,6 +173,6 @@ impl Versions {
 
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> Result<T> + Send + 'static) -> Result<T> {
         let inner = self.0.clone();
-        tokio::task::spawn_blocking(move || work(&inner)).await.map_err(|error| self.0.database.interrupted(&error))?
+        tokio::task::spawn_blocking(move || work(&inner)).await.map_err(|error| self.0.database.task_failed(&error))?
     }
 }

@@ -27,10 +27,10 @@ impl OfflineVersions {
         let database = Database::new(&VERSIONS, directory);
         let opened = database.clone();
         let opening = tokio::task::spawn_blocking(move || {
-            let connection = Arc::new(Mutex::new(look(&opened)?));
+            let connection = Arc::new(Mutex::new(inspect(&opened)?));
             Ok(Self { database: opened, connection })
         });
-        opening.await.map_err(|error| database.interrupted(&error))?
+        opening.await.map_err(|error| database.task_failed(&error))?
     }
 
     /// Returns the state of every known module, ordered by name.
@@ -64,7 +64,7 @@ impl OfflineVersions {
         let read = self.read(move |connection| {
             let mut history = tables::history(connection, &module)?;
             for entry in &mut history {
-                entry.kept = components::has(&folder, entry.hash);
+                entry.has_component = components::has(&folder, entry.hash);
             }
             Ok(history)
         });
@@ -77,12 +77,12 @@ impl OfflineVersions {
     ) -> Result<T> {
         let Self { database, connection } = self.clone();
         let read = tokio::task::spawn_blocking(move || work(&lock(&connection)).map_err(|it| database.explain(&it)));
-        read.await.map_err(|error| self.database.interrupted(&error))?
+        read.await.map_err(|error| self.database.task_failed(&error))?
     }
 }
 
 /// Checks that the file of the record exists.
-pub(super) fn look_for(database: &Database) -> Result<()> {
+pub(super) fn check_exists(database: &Database) -> Result<()> {
     if std::fs::exists(database.file()).unwrap_or(false) {
         return Ok(());
     }
@@ -92,8 +92,8 @@ pub(super) fn look_for(database: &Database) -> Result<()> {
 }
 
 /// Checks that this version can read the record, without changing it. Returns a read-only connection.
-fn look(database: &Database) -> Result<Connection> {
-    look_for(database)?;
+fn inspect(database: &Database) -> Result<Connection> {
+    check_exists(database)?;
     let mut connection = database.connect_offline().map_err(|error| database.explain(&error))?;
     let version = database.inspect_with(&mut connection)?;
     if version < VERSIONS.version() {

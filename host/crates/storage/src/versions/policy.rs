@@ -4,7 +4,7 @@
 
 use std::time::SystemTime;
 
-use super::{ContentHash, Entry, Fact, HeldBack, ModuleState, Order, Origin, Role};
+use super::{ContentHash, Entry, Fact, HeldBack, ModuleState, OperatorAction, Origin, Role};
 use modhost_core::event::Name;
 
 /// The reason why a request is refused.
@@ -32,7 +32,7 @@ pub struct VersionRequest<'a> {
     /// The version that serves, or that served last.
     pub serving: Option<ContentHash>,
     /// The canary.
-    pub tried: Option<ContentHash>,
+    pub canary: Option<ContentHash>,
     /// The version in the module's file, if the file can be read.
     pub file: Option<ContentHash>,
 }
@@ -72,9 +72,10 @@ impl VersionRequest<'_> {
             let message = format!("{name} is pinned to {pinned} by {}; unpin it, or pin another version", order.by);
             return Err(Refusal::NotNow(message));
         }
-        if let Some(tried) = self.tried {
-            let message =
-                format!("{tried} is on trial; `modhost modules abort {name}` ends that, and the serving version stays");
+        if let Some(canary) = self.canary {
+            let message = format!(
+                "{canary} is on trial; `modhost modules abort {name}` ends that, and the serving version stays"
+            );
             return Err(Refusal::NotNow(message));
         }
         let target = version_before(history, self.serving).ok_or_else(|| {
@@ -88,9 +89,9 @@ impl VersionRequest<'_> {
 
     /// Pins the module to a version, as returned by [`version`](Self::version).
     pub fn pin(&self, hash: ContentHash, now: SystemTime) -> Decision {
-        let order = Order { by: self.by.to_owned(), at: now };
+        let order = OperatorAction { by: self.by.to_owned(), at: now };
         let facts = vec![Fact::Pinned(Some((hash, order))), Fact::HeldBack(None)];
-        if self.serving == Some(hash) && self.tried.is_none() {
+        if self.serving == Some(hash) && self.canary.is_none() {
             return Decision { serves: None, facts };
         }
         self.serve(hash, Origin::Pin, facts)
@@ -121,7 +122,7 @@ impl VersionRequest<'_> {
                 format!("{name} is pinned to {pinned} by {}; `modhost modules unpin {name}` ends that", order.by);
             return Err(Refusal::NotNow(message));
         }
-        if let Some(file) = self.file.filter(|file| self.tried == Some(*file)) {
+        if let Some(file) = self.file.filter(|file| self.canary == Some(*file)) {
             return Err(Refusal::NotNow(format!(
                 "version {file}, which the file of {name} contains, is on trial already"
             )));
@@ -140,7 +141,7 @@ impl VersionRequest<'_> {
     /// If there is no canary.
     pub fn promote(&self) -> Result<Decision> {
         let hash = self.on_trial()?;
-        let facts = took_over(hash, promoted_by(self.by), Some(self.by.to_owned()));
+        let facts = canary_promoted_facts(hash, promoted_by(self.by), Some(self.by.to_owned()));
         Ok(Decision { serves: Some((hash, Origin::Canary)), facts })
     }
 
@@ -150,18 +151,18 @@ impl VersionRequest<'_> {
     ///
     /// If there is no canary.
     pub fn abort(&self) -> Result<Decision> {
-        let facts = went_back(self.on_trial()?, ended_by(self.by));
+        let facts = canary_failed_facts(self.on_trial()?, aborted_by(self.by));
         Ok(Decision { serves: None, facts })
     }
 
     fn on_trial(&self) -> Result<ContentHash> {
-        self.tried.ok_or_else(|| Refusal::no_trial(self.module))
+        self.canary.ok_or_else(|| Refusal::no_trial(self.module))
     }
 
     /// Makes a version serve at the operator's request, and ends a running trial.
     fn serve(&self, hash: ContentHash, origin: Origin, mut facts: Vec<Fact>) -> Decision {
         if self.state.canary.is_some() {
-            facts.push(Fact::TrialOver { reason: format!("{} asked for {hash}", self.by) });
+            facts.push(Fact::CanaryEnded { reason: format!("{} asked for {hash}", self.by) });
         }
         facts.push(Fact::Serves { hash, origin, by: Some(self.by.to_owned()) });
         Decision { serves: Some((hash, origin)), facts }
@@ -179,7 +180,8 @@ impl VersionRequest<'_> {
                 format!("`{prefix}` is not the beginning of a hash; `modhost modules history {name}` lists them");
             return Err(Refusal::Unclear(message));
         }
-        let mut found: Vec<(ContentHash, bool)> = history.iter().map(|entry| (entry.hash, entry.kept)).collect();
+        let mut found: Vec<(ContentHash, bool)> =
+            history.iter().map(|entry| (entry.hash, entry.has_component)).collect();
         found.extend(self.file.map(|file| (file, true)));
         found.retain(|(hash, _)| hash.to_hex().starts_with(&prefix));
         // Of several entries of a version, keeps one whose component is kept.
@@ -208,19 +210,19 @@ pub fn promoted_by(by: &str) -> String {
 }
 
 /// Returns the reason to record for a trial that an operator aborted.
-pub fn ended_by(by: &str) -> String {
+pub fn aborted_by(by: &str) -> String {
     format!("{by} ended its trial")
 }
 
 /// Returns the facts to record when the canary is promoted.
-pub fn took_over(hash: ContentHash, reason: String, by: Option<String>) -> Vec<Fact> {
-    vec![Fact::TrialOver { reason }, Fact::Serves { hash, origin: Origin::Canary, by }]
+pub fn canary_promoted_facts(hash: ContentHash, reason: String, by: Option<String>) -> Vec<Fact> {
+    vec![Fact::CanaryEnded { reason }, Fact::Serves { hash, origin: Origin::Canary, by }]
 }
 
 /// Returns the facts to record when a canary fails or is aborted. Its version is held back, so that the module's file
 /// does not start it again.
-pub fn went_back(hash: ContentHash, why: String) -> Vec<Fact> {
-    vec![Fact::TrialOver { reason: why.clone() }, Fact::HeldBack(Some(HeldBack { hash, why }))]
+pub fn canary_failed_facts(hash: ContentHash, why: String) -> Vec<Fact> {
+    vec![Fact::CanaryEnded { reason: why.clone() }, Fact::HeldBack(Some(HeldBack { hash, why }))]
 }
 
 /// Returns the version that served before the current one first served, so that two rollbacks go back two versions.
@@ -228,7 +230,7 @@ fn version_before(history: &[Entry], now: Option<ContentHash>) -> Option<Content
     let served: Vec<&Entry> = history.iter().filter(|entry| entry.role == Role::Serving).collect();
     let taken = |entry: &&Entry| Some(entry.hash) == now && !matches!(entry.origin, Origin::Rollback | Origin::Pin);
     let from = served.iter().position(taken).unwrap_or(0);
-    let mut earlier = served.into_iter().skip(from).filter(|entry| Some(entry.hash) != now && entry.kept);
+    let mut earlier = served.into_iter().skip(from).filter(|entry| Some(entry.hash) != now && entry.has_component);
     earlier.next().map(|entry| entry.hash)
 }
 
@@ -241,11 +243,11 @@ mod tests {
             hash: ContentHash::of(&[name]),
             role: Role::Serving,
             origin,
-            by: None,
-            began: SystemTime::UNIX_EPOCH,
-            ended: None,
+            requested_by: None,
+            started_at: SystemTime::UNIX_EPOCH,
+            ended_at: None,
             reason: None,
-            kept: true,
+            has_component: true,
         }
     }
 
@@ -267,7 +269,7 @@ mod tests {
     fn skips_versions_that_are_not_kept_or_never_served() {
         let of = |name: u8| Some(ContentHash::of(&[name]));
         let refused = Entry { role: Role::Refused, ..entry(b'x', Origin::File) };
-        let gone = Entry { kept: false, ..entry(b'b', Origin::File) };
+        let gone = Entry { has_component: false, ..entry(b'b', Origin::File) };
         let history = vec![entry(b'c', Origin::File), refused, gone, entry(b'a', Origin::File)];
         assert_eq!(version_before(&history, of(b'c')), of(b'a'));
         // The module is pinned to a version that never came from its file: the target is the version that served last.

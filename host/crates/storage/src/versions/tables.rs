@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::ContentHash;
 use super::components::Known;
-use super::types::{Entry, Fact, HeldBack, ModuleState, Order, Origin, Progress, Role, Tally};
+use super::types::{Entry, Fact, HeldBack, ModuleState, OperatorAction, Origin, Progress, Role, Tally};
 use modhost_core::clock::{from_millis, to_millis};
 use modhost_core::event::Name;
 
@@ -24,9 +24,9 @@ pub(super) fn note(connection: &Connection, module: &Name, fact: &Fact, now: Sys
             end(connection, module, Role::Serving, &format!("replaced by {hash}"), now)?;
             begin(connection, module, (*hash, Role::Serving, *origin, by.as_deref()), now)
         }
-        Fact::Tried { hash } => begin(connection, module, (*hash, Role::Canary, Origin::File, None), now),
+        Fact::CanaryStarted { hash } => begin(connection, module, (*hash, Role::Canary, Origin::File, None), now),
         Fact::Progress { hash, progress } => note_progress(connection, module, *hash, progress),
-        Fact::TrialOver { reason } => {
+        Fact::CanaryEnded { reason } => {
             connection.execute("DELETE FROM trials WHERE module = ?1", [module.as_str()])?;
             end(connection, module, Role::Canary, reason, now)
         }
@@ -77,14 +77,14 @@ fn begin(
     now: SystemTime,
 ) -> rusqlite::Result<()> {
     let sql = "INSERT INTO versions (module, hash, role, origin, asked_by, began_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-    let values = params![module.as_str(), hash.to_hex(), role.word(), origin.word(), by, to_millis(now)];
+    let values = params![module.as_str(), hash.to_hex(), role.name(), origin.name(), by, to_millis(now)];
     connection.execute(sql, values)?;
     Ok(())
 }
 
 fn end(connection: &Connection, module: &Name, role: Role, reason: &str, now: SystemTime) -> rusqlite::Result<()> {
     let sql = "UPDATE versions SET ended_at = ?3, reason = ?4 WHERE module = ?1 AND role = ?2 AND ended_at IS NULL";
-    connection.execute(sql, params![module.as_str(), role.word(), to_millis(now), reason])?;
+    connection.execute(sql, params![module.as_str(), role.name(), to_millis(now), reason])?;
     Ok(())
 }
 
@@ -98,13 +98,13 @@ fn note_progress(
     let sql = "INSERT OR REPLACE INTO trials (module, watched, runs, failed, stable_runs, stable_failed) \
                SELECT module, ?3, ?4, ?5, ?6, ?7 FROM versions \
                WHERE module = ?1 AND hash = ?2 AND role = 'canary' AND ended_at IS NULL";
-    let Progress { watched, tally } = progress;
-    let watched = i64::try_from(watched.as_millis()).unwrap_or(i64::MAX);
+    let Progress { observed, tally } = progress;
+    let observed = i64::try_from(observed.as_millis()).unwrap_or(i64::MAX);
     let Tally { canary_runs, canary_failed, stable_runs, stable_failed } = tally;
     let counts =
         [canary_runs, canary_failed, stable_runs, stable_failed].map(|count| i64::try_from(*count).unwrap_or(i64::MAX));
     let [runs, failed, stable_runs, stable_failed] = counts;
-    let values = params![module.as_str(), hash.to_hex(), watched, runs, failed, stable_runs, stable_failed];
+    let values = params![module.as_str(), hash.to_hex(), observed, runs, failed, stable_runs, stable_failed];
     connection.execute(sql, values)?;
     Ok(())
 }
@@ -114,10 +114,10 @@ fn progress(connection: &Connection, module: &Name) -> rusqlite::Result<Progress
     let sql = "SELECT watched, runs, failed, stable_runs, stable_failed FROM trials WHERE module = ?1";
     let read = |row: &Row<'_>| {
         let number = |column| row.get::<_, i64>(column).map(|number| u64::try_from(number).unwrap_or_default());
-        let watched = Duration::from_millis(number(0)?);
+        let observed = Duration::from_millis(number(0)?);
         let (canary_runs, canary_failed) = (number(1)?, number(2)?);
         let (stable_runs, stable_failed) = (number(3)?, number(4)?);
-        Ok(Progress { watched, tally: Tally { canary_runs, canary_failed, stable_runs, stable_failed } })
+        Ok(Progress { observed, tally: Tally { canary_runs, canary_failed, stable_runs, stable_failed } })
     };
     let progress = connection.prepare_cached(sql)?.query_row([module.as_str()], read).optional()?;
     Ok(progress.unwrap_or_default())
@@ -182,7 +182,7 @@ pub(super) fn kept_for(connection: &Connection) -> rusqlite::Result<Vec<Known>> 
                GROUP BY v.module, v.hash ORDER BY max(v.id) DESC";
     let known = |row: &Row<'_>| {
         let module = Name::from(row.get::<_, String>(0)?);
-        Ok(Known { module, hash: hash(row, 1)?, stays: row.get(3)? })
+        Ok(Known { module, hash: hash(row, 1)?, must_keep: row.get(3)? })
     };
     connection.prepare(sql)?.query_map([], known)?.collect()
 }
@@ -192,13 +192,13 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     let ended: Option<i64> = row.get(5)?;
     Ok(Entry {
         hash: hash(row, 0)?,
-        role: Role::from_word(&word(1)?).ok_or_else(|| unknown(1))?,
-        origin: Origin::from_word(&word(2)?).ok_or_else(|| unknown(2))?,
-        by: row.get(3)?,
-        began: from_millis(row.get(4)?),
-        ended: ended.map(from_millis),
+        role: Role::from_name(&word(1)?).ok_or_else(|| unknown(1))?,
+        origin: Origin::from_name(&word(2)?).ok_or_else(|| unknown(2))?,
+        requested_by: row.get(3)?,
+        started_at: from_millis(row.get(4)?),
+        ended_at: ended.map(from_millis),
         reason: row.get(6)?,
-        kept: false,
+        has_component: false,
     })
 }
 
@@ -212,10 +212,10 @@ fn optional_hash(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Conten
 }
 
 /// Reads a time and a name in two adjacent columns.
-fn order(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Order>> {
+fn order(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<OperatorAction>> {
     let at: Option<i64> = row.get(column)?;
     let by: Option<String> = row.get(column + 1)?;
-    Ok(at.zip(by).map(|(at, by)| Order { by, at: from_millis(at) }))
+    Ok(at.zip(by).map(|(at, by)| OperatorAction { by, at: from_millis(at) }))
 }
 
 /// Creates the error of a value that this code never writes.

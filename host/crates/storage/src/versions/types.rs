@@ -16,15 +16,15 @@ pub struct Entry {
     /// Where it came from.
     pub origin: Origin,
     /// The operator who requested it; `None` if the file changed or the host promoted a canary.
-    pub by: Option<String>,
+    pub requested_by: Option<String>,
     /// When it took the role.
-    pub began: SystemTime,
+    pub started_at: SystemTime,
     /// When it lost the role; `None` if it still has it.
-    pub ended: Option<SystemTime>,
+    pub ended_at: Option<SystemTime>,
     /// Why it lost the role, or why it was refused.
     pub reason: Option<String>,
     /// Whether its component is kept, so that it can serve again.
-    pub kept: bool,
+    pub has_component: bool,
 }
 
 /// The role of a version.
@@ -40,7 +40,7 @@ pub enum Role {
 
 impl Role {
     /// Returns the name of the role, as stored and displayed.
-    pub fn word(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Serving => "serving",
             Self::Canary => "canary",
@@ -48,8 +48,8 @@ impl Role {
         }
     }
 
-    pub(super) fn from_word(word: &str) -> Option<Self> {
-        [Self::Serving, Self::Canary, Self::Refused].into_iter().find(|role| role.word() == word)
+    pub(super) fn from_name(name: &str) -> Option<Self> {
+        [Self::Serving, Self::Canary, Self::Refused].into_iter().find(|role| role.name() == name)
     }
 }
 
@@ -68,7 +68,7 @@ pub enum Origin {
 
 impl Origin {
     /// Returns the name of the origin, as stored and displayed.
-    pub fn word(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::File => "file",
             Self::Rollback => "rollback",
@@ -77,14 +77,14 @@ impl Origin {
         }
     }
 
-    pub(super) fn from_word(word: &str) -> Option<Self> {
-        [Self::File, Self::Rollback, Self::Pin, Self::Canary].into_iter().find(|origin| origin.word() == word)
+    pub(super) fn from_name(name: &str) -> Option<Self> {
+        [Self::File, Self::Rollback, Self::Pin, Self::Canary].into_iter().find(|origin| origin.name() == name)
     }
 }
 
 /// An operator's order about a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Order {
+pub struct OperatorAction {
     /// The operator.
     pub by: String,
     /// When the operator gave the order.
@@ -102,12 +102,12 @@ pub struct HeldBack {
 
 impl HeldBack {
     /// Holds back a version whose trial failed.
-    pub fn by_its_trial(hash: ContentHash, tally: &Tally) -> Self {
+    pub fn after_failed_trial(hash: ContentHash, tally: &Tally) -> Self {
         Self { hash, why: format!("{TRIAL_FAILED}: {tally}") }
     }
 
     /// Returns whether the version is held back because its trial failed, rather than at an operator's request.
-    pub fn is_by_its_trial(&self) -> bool {
+    pub fn is_failed_trial(&self) -> bool {
         self.why.starts_with(TRIAL_FAILED)
     }
 }
@@ -119,7 +119,7 @@ const TRIAL_FAILED: &str = "it did worse on trial";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// How long the trial has run, not counting the time without a running host.
-    pub watched: Duration,
+    pub observed: Duration,
     /// The results of the canary and of the serving version.
     pub tally: Tally,
 }
@@ -158,11 +158,11 @@ pub struct ModuleState {
     /// The progress of the canary's trial, as last recorded.
     pub progress: Progress,
     /// The version that the module is pinned to, regardless of its file.
-    pub pinned: Option<(ContentHash, Order)>,
+    pub pinned: Option<(ContentHash, OperatorAction)>,
     /// The version that is not loaded from the module's file.
     pub held_back: Option<HeldBack>,
     /// The order that paused the module's deliveries, while they are paused.
-    pub paused: Option<Order>,
+    pub paused: Option<OperatorAction>,
 }
 
 /// A fact to record about a module.
@@ -178,7 +178,7 @@ pub enum Fact {
         by: Option<String>,
     },
     /// The trial of a canary begins.
-    Tried {
+    CanaryStarted {
         /// The version.
         hash: ContentHash,
     },
@@ -190,7 +190,7 @@ pub enum Fact {
         progress: Progress,
     },
     /// The trial has ended.
-    TrialOver {
+    CanaryEnded {
         /// Why it ended.
         reason: String,
     },
@@ -202,9 +202,9 @@ pub enum Fact {
         reason: String,
     },
     /// The module is pinned to a version, or unpinned.
-    Pinned(Option<(ContentHash, Order)>),
+    Pinned(Option<(ContentHash, OperatorAction)>),
     /// A version is held back: it is not loaded from the module's file. `None` ends this.
     HeldBack(Option<HeldBack>),
     /// The module's deliveries are paused, or resumed.
-    Paused(Option<Order>),
+    Paused(Option<OperatorAction>),
 }

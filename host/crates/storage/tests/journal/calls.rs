@@ -97,7 +97,7 @@ async fn writes_nothing_under_a_stale_lease(engine: Engine) {
     let lost = async |lease: &Lease| {
         let intent = Call { answer: None, ..call(1, "") };
         for handle in [journal.write(lease, intent), journal.write(lease, call(0, "stale")), journal.forget(lease, 0)] {
-            assert_eq!(handle.unwrap().on_disk().await, Err(JournalError::LeaseLost(id.clone())), "{lease:?}");
+            assert_eq!(handle.unwrap().durable().await, Err(JournalError::LeaseLost(id.clone())), "{lease:?}");
         }
         assert_eq!(journal.calls(&id).await.unwrap(), [call(0, "first")], "{lease:?}");
     };
@@ -123,7 +123,7 @@ async fn writes_nothing_under_a_stale_lease(engine: Engine) {
 async fn rejects_calls_of_an_unknown_delivery(engine: Engine) {
     let journal = TestJournal::new(engine).await;
     let unknown = DeliveryId::from_text("dlv_unknown");
-    let result = journal.write(&lease(&unknown), call(0, "answer")).unwrap().on_disk().await;
+    let result = journal.write(&lease(&unknown), call(0, "answer")).unwrap().durable().await;
     assert_eq!(result, Err(JournalError::LeaseLost(unknown.clone())));
     assert!(journal.calls(&unknown).await.unwrap().is_empty());
 }
@@ -162,7 +162,7 @@ async fn never_waits_to_write_and_rejects_too_many_pending_bytes() {
     assert!(matches!(&refused, JournalError::Storage(error) if error.kind == StorageErrorKind::Full), "{refused}");
     let count = accepted.len();
     for written in accepted {
-        written.on_disk().await.unwrap();
+        written.durable().await.unwrap();
     }
     assert_eq!(journal.calls(&lease.delivery).await.unwrap().len(), count);
     committed(journal.write(&lease, call(count as u32, answer))).await;

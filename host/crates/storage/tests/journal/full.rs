@@ -25,7 +25,7 @@ async fn reports_a_full_disk_and_recovers() {
             Err(error) => break error,
         }
         let call = call(recorded.len() as u32 - 1, vec![7; 8_000]);
-        if let Err(error) = journal.write(&lease, call).unwrap().on_disk().await {
+        if let Err(error) = journal.write(&lease, call).unwrap().durable().await {
             break error;
         }
         assert!(recorded.len() < 10_000, "the disk never fills up");
@@ -68,11 +68,11 @@ async fn writes_no_call_after_one_that_failed_on_a_full_disk() {
     let ballast = disk.ballast(5 * 1024 * 1024);
 
     committed(journal.write(&lease, call(0, "answer"))).await;
-    let too_large = journal.write(&lease, call(1, vec![7; 6 * 1024 * 1024])).unwrap().on_disk().await;
+    let too_large = journal.write(&lease, call(1, vec![7; 6 * 1024 * 1024])).unwrap().durable().await;
     assert_eq!(storage_error(too_large).0, StorageErrorKind::Full);
     // There is space for this call, but an earlier one is missing.
     std::fs::remove_file(ballast).unwrap();
-    let after_gap = journal.write(&lease, call(2, "answer")).unwrap().on_disk().await;
+    let after_gap = journal.write(&lease, call(2, "answer")).unwrap().durable().await;
     assert_eq!(storage_error(after_gap).0, StorageErrorKind::Full);
     assert_eq!(journal.calls(&lease.delivery).await.unwrap(), [call(0, "answer")]);
 

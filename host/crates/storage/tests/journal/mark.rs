@@ -161,7 +161,7 @@ async fn raises_no_mark_when_nothing_changes() {
     journal.reclaim(Some("host-1")).await.unwrap();
     assert!(journal.claim(claim("nobody", 5)).await.unwrap().is_empty());
     journal.record(event("evt_1"), vec![to(&event("evt_1"), "Echo")]).await.unwrap();
-    let stale = journal.write(&lease(&to(&event("evt_1"), "Echo").id), call(0, "answer")).unwrap().on_disk().await;
+    let stale = journal.write(&lease(&to(&event("evt_1"), "Echo").id), call(0, "answer")).unwrap().durable().await;
     assert!(stale.is_err());
     assert_eq!(fs::read(journal.directory.path().join("journal.mark")).unwrap(), mark);
     journal.probe().await.unwrap();

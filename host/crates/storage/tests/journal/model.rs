@@ -100,12 +100,12 @@ struct Delivery {
     lane: usize,
     chat: Option<u8>,
     /// Whether an unfinished delivery of the chat comes before it.
-    behind: bool,
+    blocked: bool,
     state: State,
     attempt: u32,
-    earlier: u32,
+    earlier_attempts: u32,
     due: u64,
-    timed: bool,
+    has_due_time: bool,
     lease: Option<(Arc<str>, u64)>,
     changed: u64,
     calls: BTreeMap<u32, Call>,
@@ -158,15 +158,15 @@ impl Model {
     fn enter(&mut self, id: &DeliveryId, state: State) {
         let now = self.now;
         let it = self.of(id);
-        let was_first = !std::mem::replace(&mut it.behind, false);
+        let was_first = !std::mem::replace(&mut it.blocked, false);
         it.state = state;
         it.changed = now;
         it.lease = None;
         let (lane, chat) = (it.lane, it.chat);
         if !state.is_final() {
-            self.of(id).behind = !was_first;
+            self.of(id).blocked = !was_first;
         } else if was_first && let Some(next) = self.unfinished(lane, chat).first() {
-            self.deliveries[*next].1.behind = false;
+            self.deliveries[*next].1.blocked = false;
         }
     }
 
@@ -181,12 +181,12 @@ impl Model {
                 event: Arc::clone(event),
                 lane,
                 chat,
-                behind: !self.unfinished(lane, chat).is_empty(),
+                blocked: !self.unfinished(lane, chat).is_empty(),
                 state: State::Waiting,
                 attempt: 0,
-                earlier: 0,
+                earlier_attempts: 0,
                 due: self.now,
-                timed: false,
+                has_due_time: false,
                 lease: None,
                 changed: self.now,
                 calls: BTreeMap::new(),
@@ -199,8 +199,9 @@ impl Model {
     /// Returns the deliveries of a lane that can be claimed, longest waiting first.
     fn due(&self, lane: usize) -> Vec<DeliveryId> {
         let now = self.now;
-        let can =
-            |it: &Delivery| it.lane == lane && it.state == State::Waiting && !it.behind && (!it.timed || it.due <= now);
+        let can = |it: &Delivery| {
+            it.lane == lane && it.state == State::Waiting && !it.blocked && (!it.has_due_time || it.due <= now)
+        };
         let mut due: Vec<(u64, usize)> = (0..self.deliveries.len())
             .filter(|index| can(&self.deliveries[*index].1))
             .map(|index| (self.deliveries[index].1.due, index))
@@ -223,14 +224,14 @@ impl Model {
             .map(|id| {
                 let it = self.of(&id);
                 let calls = if it.attempt == 1 { 0 } else { it.calls.len() as u32 };
-                (id, it.attempt, it.earlier, calls)
+                (id, it.attempt, it.earlier_attempts, calls)
             })
             .collect()
     }
 
     fn next_due(&self) -> Option<u64> {
-        let waiting = self.deliveries.iter().filter(|(_, it)| it.state == State::Waiting && !it.behind);
-        waiting.map(|(_, it)| if it.timed { it.due } else { 0 }).min()
+        let waiting = self.deliveries.iter().filter(|(_, it)| it.state == State::Waiting && !it.blocked);
+        waiting.map(|(_, it)| if it.has_due_time { it.due } else { 0 }).min()
     }
 
     fn reclaim(&mut self, gone: Option<u8>) -> u64 {
@@ -243,7 +244,7 @@ impl Model {
             self.deliveries.iter().filter(|(_, it)| lost(it)).map(|(id, _)| id.clone()).collect();
         for id in &ids {
             self.enter(id, State::Waiting);
-            self.of(id).timed = false;
+            self.of(id).has_due_time = false;
         }
         ids.len() as u64
     }
@@ -265,7 +266,7 @@ impl Model {
         let busy = !self.unfinished(it.lane, it.chat).is_empty();
         self.enter(id, State::Waiting);
         let it = self.of(id);
-        (it.behind, it.earlier, it.due, it.timed) = (busy, it.attempt, now, false);
+        (it.blocked, it.earlier_attempts, it.due, it.has_due_time) = (busy, it.attempt, now, false);
         if fresh {
             it.calls.clear();
         }
@@ -363,7 +364,7 @@ impl Run {
             .map(|(module, _)| NewDelivery {
                 id: DeliveryId::new(event, &(*module).into()),
                 module: (*module).into(),
-                one_at_a_time: chat.map(|chat| format!("chat_{chat}")),
+                ordered_chat: chat.map(|chat| format!("chat_{chat}")),
             })
             .collect();
         let recorded = self.journal().record(Arc::clone(event), new.clone()).await.unwrap();
@@ -383,7 +384,7 @@ impl Run {
             assert_eq!(*claimed.event, *self.model.of(claimed.id()).event);
         }
         let claimed: Vec<_> =
-            claimed.into_iter().map(|it| (it.id().clone(), it.attempt(), it.earlier, it.calls)).collect();
+            claimed.into_iter().map(|it| (it.id().clone(), it.attempt(), it.earlier_attempts, it.calls)).collect();
         assert_eq!(claimed, self.model.claim(lane, limit, by));
     }
 
@@ -423,7 +424,7 @@ impl Run {
                 self.model.enter(&id, state);
                 if let Ending::Retry(after) = ending {
                     let it = self.model.of(&id);
-                    (it.due, it.timed) = (now + after, true);
+                    (it.due, it.has_due_time) = (now + after, true);
                 }
             }
             Step::CompleteStale(_) => {
@@ -452,7 +453,7 @@ impl Run {
                 assert!(self.journal().unclaim(&lease).await.unwrap());
                 self.model.enter(&id, State::Waiting);
                 let it = self.model.of(&id);
-                (it.attempt, it.timed) = (number - 1, false);
+                (it.attempt, it.has_due_time) = (number - 1, false);
             }
             Step::Write(_, number, answer) => {
                 let call = Call {
@@ -462,11 +463,11 @@ impl Run {
                     answer: answer.map(|length| vec![length as u8; length]),
                     at: at(now),
                 };
-                self.journal().write(&lease, call.clone()).unwrap().on_disk().await.unwrap();
+                self.journal().write(&lease, call.clone()).unwrap().durable().await.unwrap();
                 self.model.of(&id).calls.insert(*number, call);
             }
             Step::Forget(_, from) => {
-                self.journal().forget(&lease, *from).unwrap().on_disk().await.unwrap();
+                self.journal().forget(&lease, *from).unwrap().durable().await.unwrap();
                 self.model.of(&id).calls.retain(|number, _| number < from);
             }
             _ => unreachable!("the step needs no running delivery"),
@@ -497,8 +498,8 @@ impl Run {
                     answer: None,
                     at: at(self.model.now),
                 };
-                let written = self.journal().write(&stale, call).unwrap().on_disk().await;
-                let forgotten = self.journal().forget(&stale, 0).unwrap().on_disk().await;
+                let written = self.journal().write(&stale, call).unwrap().durable().await;
+                let forgotten = self.journal().forget(&stale, 0).unwrap().durable().await;
                 assert_eq!(
                     (written, forgotten),
                     (Err(JournalError::LeaseLost(id.clone())), Err(JournalError::LeaseLost(id)))

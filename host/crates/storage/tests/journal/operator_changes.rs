@@ -124,12 +124,12 @@ async fn resends_only_ended_deliveries_and_restarts_their_schedule(engine: Engin
 
     assert!(journal.at(5).resend(&id, false).await.unwrap());
     let again = journal.take(1, 6).await.pop().unwrap();
-    assert_eq!((again.attempt(), again.earlier, again.calls), (2, 1, 1));
+    assert_eq!((again.attempt(), again.earlier_attempts, again.calls), (2, 1, 1));
     journal.end(&again, Disposition::Completed, 7).await;
 
     assert!(journal.at(8).resend(&id, true).await.unwrap());
     let fresh = journal.take(1, 9).await.pop().unwrap();
-    assert_eq!((fresh.attempt(), fresh.earlier, fresh.calls), (3, 2, 0));
+    assert_eq!((fresh.attempt(), fresh.earlier_attempts, fresh.calls), (3, 2, 0));
     assert!(journal.calls(&id).await.unwrap().is_empty());
 }
 

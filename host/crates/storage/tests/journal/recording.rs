@@ -30,7 +30,7 @@ async fn returns_an_event_as_it_was_recorded(engine: Engine) {
     assert_eq!(*claimed.id(), delivery.id);
     assert_eq!(claimed.module, Name::from("Echo"));
     assert_eq!(claimed.received_at, at(7));
-    assert_eq!((claimed.attempt(), claimed.earlier, claimed.calls), (1, 0, 0));
+    assert_eq!((claimed.attempt(), claimed.earlier_attempts, claimed.calls), (1, 0, 0));
 }
 
 #[tokio::test]

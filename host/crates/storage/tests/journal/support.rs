@@ -52,12 +52,12 @@ pub fn event_from(source: &str, tenant: &str, id: &str) -> Arc<Event> {
 /// Creates the delivery of an event to a module.
 pub fn to(event: &Event, module: &str) -> NewDelivery {
     let module = Name::from(module);
-    NewDelivery { id: DeliveryId::new(event, &module), module, one_at_a_time: None }
+    NewDelivery { id: DeliveryId::new(event, &module), module, ordered_chat: None }
 }
 
 /// Creates the delivery of an event to a module that runs one delivery of this chat at a time.
 pub fn in_chat(event: &Event, module: &str, chat: &str) -> NewDelivery {
-    NewDelivery { one_at_a_time: Some(chat.to_owned()), ..to(event, module) }
+    NewDelivery { ordered_chat: Some(chat.to_owned()), ..to(event, module) }
 }
 
 /// A storage engine of the journal.
@@ -270,7 +270,7 @@ pub fn call(number: u32, answer: impl Into<Vec<u8>>) -> Call {
 
 /// Waits until a write is durable.
 pub async fn committed(write: Result<CommitHandle, JournalError>) {
-    write.expect("cannot queue the write").on_disk().await.expect("the write failed");
+    write.expect("cannot queue the write").durable().await.expect("the write failed");
 }
 
 /// Returns the kind and text of a storage error.

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::join_all;
-use modhost_core::limits::{Limit, SetBy};
+use modhost_core::limits::{Limit, LimitSource};
 use modhost_storage::keyvalue::{Bucket, BucketTotals, Change, Changed, KeyValue, MAX_BUCKETS, MAX_KEYS, Version};
 
-use crate::support::{ROOM, TestStore, bucket, get, once, refused, room, set, space};
+use crate::support::{TestStore, UNLIMITED, bucket, get, once, quota, refused, set, space};
 
 fn increment(key: &str, delta: i64) -> Change {
     Change::Increment { key: key.into(), delta }
@@ -21,28 +21,28 @@ async fn version(store: &TestStore, key: &str) -> Option<Version> {
 async fn applies_a_change_once_per_idempotency_key() {
     let (mut store, default) = (TestStore::new().await, bucket("default"));
     let count = increment("hits", 1);
-    assert_eq!(store.change(&default, count.clone(), ROOM, "once").await.unwrap(), Changed::Counted(1));
-    store.change(&default, count.clone(), ROOM, "another").await.unwrap();
+    assert_eq!(store.change(&default, count.clone(), UNLIMITED, "once").await.unwrap(), Changed::Counted(1));
+    store.change(&default, count.clone(), UNLIMITED, "another").await.unwrap();
     // A repeated change returns its first answer, also after a restart.
     for _ in 0..2 {
-        assert_eq!(store.change(&default, count.clone(), ROOM, "once").await.unwrap(), Changed::Counted(1));
+        assert_eq!(store.change(&default, count.clone(), UNLIMITED, "once").await.unwrap(), Changed::Counted(1));
         store = store.reopened().await;
     }
     assert_eq!(get(&store, &default, "hits").await, Some(b"2".to_vec()));
 
     // Once the key is reported as answered, it is forgotten with the next commit.
-    store.answered("once");
-    store.change(&default, count.clone(), ROOM, "a third").await.unwrap();
-    assert_eq!(store.change(&default, count, ROOM, "once").await.unwrap(), Changed::Counted(4));
+    store.forget_key("once");
+    store.change(&default, count.clone(), UNLIMITED, "a third").await.unwrap();
+    assert_eq!(store.change(&default, count, UNLIMITED, "once").await.unwrap(), Changed::Counted(4));
 }
 
 #[tokio::test]
 async fn repeated_set_does_not_restore_an_old_value() {
     let (store, default) = (TestStore::new().await, bucket("default"));
     let old = Change::Set(vec![("a".into(), b"old".to_vec())]);
-    store.change(&default, old.clone(), ROOM, "once").await.unwrap();
+    store.change(&default, old.clone(), UNLIMITED, "once").await.unwrap();
     set(&store, &default, "a", "new").await.unwrap();
-    store.change(&default, old, ROOM, "once").await.unwrap();
+    store.change(&default, old, UNLIMITED, "once").await.unwrap();
     assert_eq!(get(&store, &default, "a").await, Some(b"new".to_vec()));
 }
 
@@ -50,9 +50,9 @@ async fn repeated_set_does_not_restore_an_old_value() {
 async fn refused_change_can_be_retried() {
     let (store, default) = (TestStore::new().await, bucket("default"));
     let change = Change::Set(vec![("a".into(), vec![1; 1000])]);
-    let why = refused(store.change(&default, change.clone(), room(1000), "once").await);
+    let why = refused(store.change(&default, change.clone(), quota(1000), "once").await);
     assert!(why.contains("1001 B more") && why.contains("`limits.keyvalue`"), "{why}");
-    assert_eq!(store.change(&default, change, room(1001), "once").await.unwrap(), Changed::Done);
+    assert_eq!(store.change(&default, change, quota(1001), "once").await.unwrap(), Changed::Done);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -65,9 +65,9 @@ async fn concurrent_increments_lose_no_update() {
                 // A refused change does not affect the others in its transaction.
                 if task % 8 == 0 {
                     let huge = Change::Set(vec![("small".into(), b"1".to_vec()), ("huge".into(), vec![0; 100])]);
-                    refused(store.change(&bucket("default"), huge, room(50), &once()).await);
+                    refused(store.change(&bucket("default"), huge, quota(50), &once()).await);
                 } else {
-                    store.change(&bucket("default"), increment("hits", 1), ROOM, &once()).await.unwrap();
+                    store.change(&bucket("default"), increment("hits", 1), UNLIMITED, &once()).await.unwrap();
                 }
             }
         })
@@ -86,7 +86,7 @@ async fn exactly_one_of_concurrent_swaps_succeeds() {
         let swaps = (0..8).map(|_| {
             let (store, default) = (store.clone(), default.clone());
             let change = Change::Swap { key: "a".into(), expected, value: vec![round] };
-            tokio::spawn(async move { store.change(&default, change, ROOM, &once()).await.unwrap() })
+            tokio::spawn(async move { store.change(&default, change, UNLIMITED, &once()).await.unwrap() })
         });
         let results: Vec<Changed> = join_all(swaps).await.into_iter().map(|result| result.unwrap()).collect();
         assert_eq!(results.iter().filter(|result| **result == Changed::Done).count(), 1, "{results:?}");
@@ -104,23 +104,25 @@ async fn swap_fails_after_the_value_was_deleted_and_set_again() {
     let (store, default) = (TestStore::new().await, bucket("default"));
     set(&store, &default, "a", "same").await.unwrap();
     let expected = version(&store, "a").await;
-    store.change(&default, Change::Delete(vec!["a".into()]), ROOM, &once()).await.unwrap();
+    store.change(&default, Change::Delete(vec!["a".into()]), UNLIMITED, &once()).await.unwrap();
     let store = store.reopened().await;
     set(&store, &default, "a", "same").await.unwrap();
     let swap = Change::Swap { key: "a".into(), expected, value: b"other".to_vec() };
-    assert!(matches!(store.change(&default, swap, ROOM, &once()).await.unwrap(), Changed::Stale(Some(_))));
+    assert!(matches!(store.change(&default, swap, UNLIMITED, &once()).await.unwrap(), Changed::Stale(Some(_))));
 }
 
 #[tokio::test]
 async fn increments_only_whole_numbers() {
     let (store, default) = (TestStore::new().await, bucket("default"));
-    assert_eq!(store.change(&default, increment("n", -5), ROOM, &once()).await.unwrap(), Changed::Counted(-5));
+    assert_eq!(store.change(&default, increment("n", -5), UNLIMITED, &once()).await.unwrap(), Changed::Counted(-5));
     for text in ["many", "1.5", "", "9223372036854775808", " 1"] {
         set(&store, &default, "n", text).await.unwrap();
-        assert!(refused(store.change(&default, increment("n", 1), ROOM, &once()).await).contains("not a whole number"));
+        assert!(
+            refused(store.change(&default, increment("n", 1), UNLIMITED, &once()).await).contains("not a whole number")
+        );
     }
     set(&store, &default, "n", i64::MAX.to_string()).await.unwrap();
-    assert!(refused(store.change(&default, increment("n", 1), ROOM, &once()).await).contains("64 bits"));
+    assert!(refused(store.change(&default, increment("n", 1), UNLIMITED, &once()).await).contains("64 bits"));
     assert_eq!(get(&store, &default, "n").await, Some(i64::MAX.to_string().into_bytes()));
 }
 
@@ -128,8 +130,8 @@ async fn increments_only_whole_numbers() {
 async fn limits_the_keys_and_buckets_of_a_space() {
     let store = TestStore::new().await;
     let entries = |from: u64, to: u64| Change::Set((from..to).map(|n| (n.to_string(), Vec::new())).collect());
-    store.change(&bucket("default"), entries(0, MAX_KEYS), ROOM, &once()).await.unwrap();
-    let why = refused(store.change(&bucket("other"), entries(0, 1), ROOM, &once()).await);
+    store.change(&bucket("default"), entries(0, MAX_KEYS), UNLIMITED, &once()).await.unwrap();
+    let why = refused(store.change(&bucket("other"), entries(0, 1), UNLIMITED, &once()).await);
     assert!(why.contains("another key") && why.contains("100000"), "{why}");
     // Existing keys can still be changed, and other modules have their own limits.
     set(&store, &bucket("default"), "7", "seven").await.unwrap();
@@ -142,7 +144,7 @@ async fn limits_the_keys_and_buckets_of_a_space() {
     let one_more = Bucket::new(space("acme", "Other"), "one-more".into()).unwrap();
     let why = refused(set(&store, &one_more, "a", "b").await);
     assert!(why.contains("`one-more`") && why.contains("100"), "{why}");
-    store.change(&other_module, Change::Delete(vec!["7".into()]), ROOM, &once()).await.unwrap();
+    store.change(&other_module, Change::Delete(vec!["7".into()]), UNLIMITED, &once()).await.unwrap();
     set(&store, &one_more, "a", "b").await.unwrap();
 }
 
@@ -152,16 +154,17 @@ async fn allows_only_shrinking_changes_above_the_quota() {
     set(&store, &default, "a", vec![1; 5000]).await.unwrap();
     // The operator lowers the quota below the current size.
     let set_to = |bytes| Change::Set(vec![("a".into(), vec![1; bytes])]);
-    let why = refused(store.change(&default, set_to(5001), room(1000), &once()).await);
+    let why = refused(store.change(&default, set_to(5001), quota(1000), &once()).await);
     assert!(why.contains("of the 1000 B that `limits.keyvalue` in modules.toml allows"), "{why}");
-    for (set_by, setting) in
-        [(SetBy::Tenant, "`limits.keyvalue` of the tenant"), (SetBy::Server, "`keyvalue` of [server.ceilings]")]
-    {
-        let why = refused(store.change(&default, set_to(5001), Limit { set_by, ..room(1000) }, &once()).await);
+    for (set_by, setting) in [
+        (LimitSource::Tenant, "`limits.keyvalue` of the tenant"),
+        (LimitSource::Server, "`keyvalue` of [server.ceilings]"),
+    ] {
+        let why = refused(store.change(&default, set_to(5001), Limit { set_by, ..quota(1000) }, &once()).await);
         assert!(why.contains(&format!("of the 1000 B that {setting} in modules.toml allows")), "{why}");
     }
-    store.change(&default, set_to(4000), room(1000), &once()).await.unwrap();
-    store.change(&default, Change::Delete(vec!["a".into()]), room(1000), &once()).await.unwrap();
+    store.change(&default, set_to(4000), quota(1000), &once()).await.unwrap();
+    store.change(&default, Change::Delete(vec!["a".into()]), quota(1000), &once()).await.unwrap();
     assert!(store.buckets(&space("acme", "Echo")).await.unwrap().is_empty());
 }
 
@@ -204,12 +207,12 @@ async fn matches_a_map_under_random_operations() {
         match random.u8(..10) {
             0..=4 => {
                 let entries = vec![(one.clone(), value.clone()), (two.clone(), b"x".to_vec())];
-                store.change(&bucket(name), Change::Set(entries.clone()), ROOM, &once()).await.unwrap();
+                store.change(&bucket(name), Change::Set(entries.clone()), UNLIMITED, &once()).await.unwrap();
                 model.extend(entries.into_iter().map(|(key, value)| ((name, key), value)));
             }
             5..=7 => {
                 store
-                    .change(&bucket(name), Change::Delete(vec![one.clone(), two.clone()]), ROOM, &once())
+                    .change(&bucket(name), Change::Delete(vec![one.clone(), two.clone()]), UNLIMITED, &once())
                     .await
                     .unwrap();
                 model.remove(&(name, one));
@@ -221,7 +224,7 @@ async fn matches_a_map_under_random_operations() {
                 assert_eq!(seen.as_ref().map(|entry| &entry.value.0), expected.as_ref());
                 let expected = seen.map(|entry| entry.version);
                 let swap = Change::Swap { key: one.clone(), expected, value: value.clone() };
-                assert_eq!(store.change(&bucket(name), swap, ROOM, &once()).await.unwrap(), Changed::Done);
+                assert_eq!(store.change(&bucket(name), swap, UNLIMITED, &once()).await.unwrap(), Changed::Done);
                 model.insert((name, one), value);
             }
             _ if random.u8(..) < 30 => store = store.reopened().await,
@@ -243,6 +246,6 @@ async fn matches_a_map_under_random_operations() {
     // The quota is checked against the same total: a key of one byte fits only if the quota is one byte larger.
     let bytes: u64 = totals.values().map(|(_, bytes)| bytes).sum();
     let one_more = Change::Set(vec![("n".into(), Vec::new())]);
-    refused(store.change(&bucket("default"), one_more.clone(), room(bytes), &once()).await);
-    store.change(&bucket("default"), one_more, room(bytes + 1), &once()).await.unwrap();
+    refused(store.change(&bucket("default"), one_more.clone(), quota(bytes), &once()).await);
+    store.change(&bucket("default"), one_more, quota(bytes + 1), &once()).await.unwrap();
 }

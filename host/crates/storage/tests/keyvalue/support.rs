@@ -2,17 +2,17 @@
 
 use std::path::Path;
 
-use modhost_core::limits::{Limit, SetBy};
+use modhost_core::limits::{Limit, LimitSource};
 use modhost_storage::error::StorageErrorKind;
 use modhost_storage::keyvalue::{Bucket, Change, Changed, KeyValue, KeyValueError, Result, Space, Sqlite};
 use tempfile::TempDir;
 
 /// A quota that no test exceeds.
-pub const ROOM: Limit = room(1 << 40);
+pub const UNLIMITED: Limit = quota(1 << 40);
 
 /// A quota in bytes that the module's settings set.
-pub const fn room(amount: u64) -> Limit {
-    Limit { amount, set_by: SetBy::Module }
+pub const fn quota(amount: u64) -> Limit {
+    Limit { amount, set_by: LimitSource::Module }
 }
 
 /// A store in a temporary directory.
@@ -67,7 +67,7 @@ pub fn once() -> String {
 }
 
 pub async fn set(store: &Sqlite, bucket: &Bucket, key: &str, value: impl Into<Vec<u8>>) -> Result<Changed> {
-    store.change(bucket, Change::Set(vec![(key.to_owned(), value.into())]), ROOM, &once()).await
+    store.change(bucket, Change::Set(vec![(key.to_owned(), value.into())]), UNLIMITED, &once()).await
 }
 
 pub async fn get(store: &Sqlite, bucket: &Bucket, key: &str) -> Option<Vec<u8>> {

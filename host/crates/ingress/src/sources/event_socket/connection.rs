@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::EventSocket;
 use modhost_core::retry_after::parse_retry_after;
-use modhost_core::sse::{self, Beginning, Parser, Read, is_keep_alive};
+use modhost_core::sse::{self, BodyFormat, Item, Parser, is_keep_alive};
 
 /// The required content type of the response.
 const EVENT_STREAM: &str = "text/event-stream";
@@ -69,9 +69,9 @@ pub(super) struct End {
 /// Why a connection could not be opened.
 pub(super) struct NotOpened {
     /// The reason, for people.
-    pub(super) why: String,
+    pub(super) reason: String,
     /// When to try again.
-    pub(super) again: RetryHint,
+    pub(super) retry: RetryHint,
 }
 
 /// When to try again.
@@ -118,7 +118,7 @@ impl Connection {
     /// Reads the next event or the end. Cancel-safe: no data is lost if it is polled again later.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Received> {
         loop {
-            if let Some(received) = self.next_at_hand() {
+            if let Some(received) = self.next_buffered() {
                 return Poll::Ready(received);
             }
             match self.stream.poll_next_unpin(cx) {
@@ -138,16 +138,16 @@ impl Connection {
     }
 
     /// Reads the next event from the bytes already received.
-    pub(super) fn next_at_hand(&mut self) -> Option<Received> {
+    pub(super) fn next_buffered(&mut self) -> Option<Received> {
         loop {
             match self.parser.next(&mut self.piece)? {
-                Read::Data(data) if is_keep_alive("", &data) => self.keep_alives = self.keep_alives.saturating_add(1),
-                Read::Named(name, data) if data.is_empty() || is_keep_alive(&name, &data) => {
+                Item::Data(data) if is_keep_alive("", &data) => self.keep_alives = self.keep_alives.saturating_add(1),
+                Item::Named(name, data) if data.is_empty() || is_keep_alive(&name, &data) => {
                     self.keep_alives = self.keep_alives.saturating_add(1);
                 }
-                Read::Data(data) | Read::Named(_, data) => return Some(Received::Event(data)),
-                Read::TooLarge => return Some(Received::TooLarge),
-                Read::KeepAlive => self.keep_alives = self.keep_alives.saturating_add(1),
+                Item::Data(data) | Item::Named(_, data) => return Some(Received::Event(data)),
+                Item::TooLarge => return Some(Received::TooLarge),
+                Item::KeepAlive => self.keep_alives = self.keep_alives.saturating_add(1),
             }
         }
     }
@@ -184,7 +184,7 @@ impl Connection {
     /// Returns its end if it sent keep-alives regularly and has stopped.
     ///
     /// A connection that never sent any may just have no events: it can't be distinguished from a dead one.
-    pub(super) fn died(&self, now: Instant) -> Option<End> {
+    pub(super) fn end_if_dead(&self, now: Instant) -> Option<End> {
         (self.is_silent(now) && self.keep_alives >= MIN_KEEP_ALIVES).then(|| End {
             since: self.heard.1,
             why: format!("no data for {:?}, although the platform had sent keep-alives before", self.socket.silence),
@@ -208,12 +208,12 @@ impl Connection {
 }
 
 impl NotOpened {
-    fn soon(why: String) -> Self {
-        Self { why, again: RetryHint::Soon }
+    fn soon(reason: String) -> Self {
+        Self { reason, retry: RetryHint::Soon }
     }
 
-    fn rarely(why: String) -> Self {
-        Self { why, again: RetryHint::Rarely }
+    fn rarely(reason: String) -> Self {
+        Self { reason, retry: RetryHint::Rarely }
     }
 }
 
@@ -223,7 +223,7 @@ fn check(socket: &EventSocket, status: StatusCode, headers: &HeaderMap) -> Resul
     if status == StatusCode::OK {
         return check_content(headers);
     }
-    let address = super::shown(&socket.address);
+    let address = super::display_url(&socket.address);
     Err(NotOpened::rarely(match status {
         StatusCode::UNAUTHORIZED => {
             format!("{status}: the platform rejects the key; check `api_key` and `app_id` of the tenant's platform")
@@ -279,11 +279,11 @@ async fn begin(
     let deadline = Instant::now() + limit;
     let mut begun = Bytes::new();
     loop {
-        begun.advance(sse::blank(&begun));
-        match sse::beginning(&begun) {
-            Beginning::Events => return Ok(begun),
-            Beginning::Other => return Err(no_events(content)),
-            Beginning::Unknown => {}
+        begun.advance(sse::leading_blank(&begun));
+        match sse::detect_format(&begun) {
+            BodyFormat::Events => return Ok(begun),
+            BodyFormat::Other => return Err(no_events(content)),
+            BodyFormat::Unknown => {}
         }
         match tokio::time::timeout_at(deadline, stream.next()).await {
             Ok(Some(Ok(piece))) => begun = [&begun[..], &piece].concat().into(),
@@ -296,7 +296,7 @@ async fn begin(
 
 fn transient(status: StatusCode, headers: &HeaderMap) -> NotOpened {
     let named = headers.get(RETRY_AFTER).and_then(|value| parse_retry_after(value.to_str().ok()?, Timestamp::now()));
-    NotOpened { why: status.to_string(), again: named.map_or(RetryHint::Soon, RetryHint::After) }
+    NotOpened { reason: status.to_string(), retry: named.map_or(RetryHint::Soon, RetryHint::After) }
 }
 
 /// Returns the root cause of an error of the HTTP client: its own message only names the address.

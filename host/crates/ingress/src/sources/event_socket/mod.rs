@@ -53,7 +53,7 @@ pub struct EventSockets {
 }
 
 struct Running {
-    wanted: watch::Sender<Arc<EventSocket>>,
+    settings: watch::Sender<Arc<EventSocket>>,
     status: Arc<Status>,
 }
 
@@ -181,10 +181,10 @@ impl EventSockets {
             let name = socket.name().clone();
             let kept = match before.remove(&name) {
                 Some(kept) => {
-                    kept.wanted.send_if_modified(|wanted| {
-                        let is_other = **wanted != socket;
+                    kept.settings.send_if_modified(|settings| {
+                        let is_other = **settings != socket;
                         if is_other {
-                            *wanted = Arc::new(socket);
+                            *settings = Arc::new(socket);
                         }
                         is_other
                     });
@@ -211,10 +211,10 @@ impl EventSockets {
     pub fn report(&self) -> Vec<SocketReport> {
         let running = self.running();
         let report = running.iter().map(|(name, running)| {
-            let socket = running.wanted.borrow();
+            let socket = running.settings.borrow();
             SocketReport {
                 name: name.clone(),
-                address: shown(&socket.address),
+                address: display_url(&socket.address),
                 subscriptions: socket.subscriptions.clone(),
                 status: running.status.read(),
             }
@@ -223,11 +223,11 @@ impl EventSockets {
     }
 
     fn start<S: Sink>(&self, socket: EventSocket, sink: Arc<S>) -> Running {
-        let (wanted, receiver) = watch::channel(Arc::new(socket));
+        let (settings, receiver) = watch::channel(Arc::new(socket));
         let status = Arc::new(Status::default());
         self.tasks.spawn(
             Socket {
-                wanted: receiver,
+                settings: receiver,
                 sink,
                 status: status.clone(),
                 stop: self.stop.clone(),
@@ -240,7 +240,7 @@ impl EventSockets {
             }
             .run(),
         );
-        Running { wanted, status }
+        Running { settings, status }
     }
 
     fn running(&self) -> MutexGuard<'_, BTreeMap<Name, Running>> {
@@ -253,7 +253,7 @@ fn header(what: &'static str, value: &str) -> Result<HeaderValue, SocketError> {
 }
 
 /// Returns an address without its query, for display.
-fn shown(address: &Url) -> String {
+fn display_url(address: &Url) -> String {
     let mut address = address.clone();
     address.set_query(None);
     address.to_string()

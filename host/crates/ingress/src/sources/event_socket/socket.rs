@@ -17,7 +17,7 @@ use url::Host;
 
 use super::connection::{Connection, End, NotOpened, Received, RetryHint};
 use super::status::{Gap, Status};
-use super::{EventSocket, shown};
+use super::{EventSocket, display_url};
 use crate::sources::Rejection;
 use modhost_core::backoff::{Backoff, jitter};
 use modhost_core::metrics::EventOutcome;
@@ -42,7 +42,7 @@ const RETRY_RARELY: Duration = Duration::from_secs(300);
 /// The state of the task.
 pub(super) struct Socket<S> {
     /// The current settings. The sender is dropped when the source is removed.
-    pub(super) wanted: watch::Receiver<Arc<EventSocket>>,
+    pub(super) settings: watch::Receiver<Arc<EventSocket>>,
     pub(super) sink: Arc<S>,
     pub(super) status: Arc<Status>,
     /// Canceled when the host stops.
@@ -100,7 +100,7 @@ impl<S: Sink> Socket<S> {
     /// Waits for the next event.
     async fn next_event(&mut self) -> SocketEvent {
         let time = self.next_wakeup();
-        let Self { stop, wanted, opening, connections, .. } = self;
+        let Self { stop, settings, opening, connections, .. } = self;
         let next = poll_fn(|cx| {
             for (at, connection) in connections.iter_mut().enumerate() {
                 if let Poll::Ready(received) = connection.poll_next(cx) {
@@ -112,7 +112,7 @@ impl<S: Sink> Socket<S> {
         tokio::select! {
             biased;
             () = stop.cancelled() => SocketEvent::Stop,
-            changed = wanted.changed() => if changed.is_ok() { SocketEvent::Changed } else { SocketEvent::Stop },
+            changed = settings.changed() => if changed.is_ok() { SocketEvent::Changed } else { SocketEvent::Stop },
             Some(outcome) = OptionFuture::from(opening.as_mut()) => SocketEvent::Opened(outcome),
             (at, received) = next => SocketEvent::Received(at, received),
             () = sleep_until(time) => SocketEvent::Time,
@@ -135,8 +135,8 @@ impl<S: Sink> Socket<S> {
         self.connections.last().filter(|connection| connection.close_at.is_none())
     }
 
-    fn wanted(&self) -> Arc<EventSocket> {
-        self.wanted.borrow().clone()
+    fn settings(&self) -> Arc<EventSocket> {
+        self.settings.borrow().clone()
     }
 
     /// Starts to open a connection if one is due.
@@ -144,7 +144,7 @@ impl<S: Sink> Socket<S> {
         let now = Instant::now();
         let is_due = self.is_outdated || self.current().is_none_or(|current| current.is_due(now));
         if is_due && self.opening.is_none() && self.not_before <= now {
-            self.opening = Some(Connection::open(self.wanted()).boxed());
+            self.opening = Some(Connection::open(self.settings()).boxed());
         }
     }
 
@@ -158,7 +158,7 @@ impl<S: Sink> Socket<S> {
         let gap = self.status.connected(SystemTime::now());
         if is_first && is_exposed(&socket) {
             tracing::warn!(
-                %source, address = shown(&socket.address),
+                %source, address = display_url(&socket.address),
                 "event socket is not encrypted: anyone on the network path can read its key and forge events",
             );
         }
@@ -166,7 +166,7 @@ impl<S: Sink> Socket<S> {
             log_gap(&socket, gap);
         } else if is_first {
             tracing::info!(
-                %source, address = shown(&socket.address), subscriptions = socket.subscriptions.join(", "),
+                %source, address = display_url(&socket.address), subscriptions = socket.subscriptions.join(", "),
                 "connected to the event socket; it sends no earlier events",
             );
         } else {
@@ -179,11 +179,11 @@ impl<S: Sink> Socket<S> {
         self.connections.push(connection);
     }
 
-    fn not_opened(&mut self, NotOpened { why, again }: NotOpened) {
-        let socket = self.wanted();
+    fn not_opened(&mut self, NotOpened { reason, retry }: NotOpened) {
+        let socket = self.settings();
         let source = socket.name();
-        self.status.failed(&why);
-        let wait = match again {
+        self.status.failed(&reason);
+        let wait = match retry {
             RetryHint::Soon => self.next_wait(),
             // A longer delay than this is not honored.
             RetryHint::After(requested) => requested.min(RETRY_RARELY) + jitter(BACKOFF.first),
@@ -191,10 +191,10 @@ impl<S: Sink> Socket<S> {
         };
         self.not_before = Instant::now() + wait;
         let wait = whole(wait);
-        if matches!(again, RetryHint::Rarely) {
-            tracing::error!(%source, retry_in = %wait, reason = %why, "cannot connect to the event socket");
+        if matches!(retry, RetryHint::Rarely) {
+            tracing::error!(%source, retry_in = %wait, %reason, "cannot connect to the event socket");
         } else {
-            tracing::warn!(%source, retry_in = %wait, reason = %why, "cannot connect to the event socket");
+            tracing::warn!(%source, retry_in = %wait, %reason, "cannot connect to the event socket");
         }
     }
 
@@ -242,7 +242,7 @@ impl<S: Sink> Socket<S> {
     /// Ends a connection that has stopped sending keep-alives.
     fn end_dead_connections(&mut self) {
         let now = Instant::now();
-        let dead = self.connections.iter().enumerate().find_map(|(at, it)| it.died(now).map(|end| (at, end)));
+        let dead = self.connections.iter().enumerate().find_map(|(at, it)| it.end_if_dead(now).map(|end| (at, end)));
         if let Some((at, end)) = dead {
             self.ended(at, end);
         }
@@ -269,8 +269,8 @@ impl<S: Sink> Socket<S> {
     /// Applies changed settings. The current connection continues until the new one is open, except if the reader
     /// changed: then its events would get the wrong source, tenant or envelope.
     async fn change(&mut self) {
-        self.wanted.mark_unchanged();
-        let socket = self.wanted();
+        self.settings.mark_unchanged();
+        let socket = self.settings();
         (self.opening, self.is_outdated, self.failures, self.not_before) = (None, true, 0, Instant::now());
         if self.connections.iter().any(|connection| connection.socket.reader != socket.reader) {
             self.drain().await;
@@ -280,7 +280,7 @@ impl<S: Sink> Socket<S> {
 
     /// Closes the connections after passing on the events already received.
     async fn close(mut self) {
-        let source = self.wanted().name().clone();
+        let source = self.settings().name().clone();
         self.drain().await;
         self.status.disconnected(SystemTime::now());
         tracing::info!(%source, "event socket closed");
@@ -288,7 +288,7 @@ impl<S: Sink> Socket<S> {
 
     async fn drain(&mut self) {
         for mut connection in std::mem::take(&mut self.connections) {
-            while let Some(received) = connection.next_at_hand() {
+            while let Some(received) = connection.next_buffered() {
                 let Received::Event(data) = received else { continue };
                 let delivered = deliver(&connection.socket, &data, &*self.sink, &self.status, &self.stop);
                 // Time-limited: its tenant may have been removed from the settings.
@@ -318,7 +318,7 @@ async fn deliver(
             tracing::warn!(%source, reason = %why, "cannot read event");
             socket.reader.count(EventOutcome::Unreadable);
             // The platform doesn't resend the event, so it is stored for operators.
-            let keep = || sink.keep(socket.reader.unreadable(&headers, data, &why, None));
+            let keep = || sink.keep_unreadable(socket.reader.unreadable(&headers, data, &why, None));
             let (kept, has_waited) = retry_until_accepted(socket, None, status, stop, keep).await;
             if kept.is_some() {
                 status.refused();
@@ -333,36 +333,37 @@ async fn deliver(
         }
     };
     let id = event.id.clone();
-    let (taken, has_waited) = retry_until_accepted(socket, Some(&id), status, stop, || sink.take(event.clone())).await;
-    if taken.is_some() {
-        status.taken();
+    let (accepted, has_waited) =
+        retry_until_accepted(socket, Some(&id), status, stop, || sink.accept(event.clone())).await;
+    if accepted.is_some() {
+        status.accepted();
     }
     has_waited
 }
 
-/// Calls `take` until it succeeds, since the platform doesn't resend the event. Returns the result, `None` if the host
+/// Calls `accept` until it succeeds, since the platform doesn't resend the event. Returns the result, `None` if the host
 /// stopped before, and whether it had to wait.
 async fn retry_until_accepted<T, F: Future<Output = Result<T, Backpressure>>>(
     socket: &EventSocket,
     id: Option<&str>,
     status: &Status,
     stop: &CancellationToken,
-    take: impl Fn() -> F,
+    accept: impl Fn() -> F,
 ) -> (Option<T>, bool) {
     let source = socket.name();
     let id = id.unwrap_or("unreadable");
     let mut has_waited = false;
     loop {
-        match take().await {
-            Ok(taken) => {
+        match accept().await {
+            Ok(accepted) => {
                 if has_waited {
                     tracing::info!(%source, event = id, "delayed event recorded; reading the event socket again");
                 }
-                return (Some(taken), has_waited);
+                return (Some(accepted), has_waited);
             }
             Err(Backpressure { after, .. }) => {
                 if !has_waited {
-                    status.held(id);
+                    status.waiting(id);
                     tracing::warn!(%source, event = id, "cannot record the event now; pausing the event socket");
                 }
                 has_waited = true;

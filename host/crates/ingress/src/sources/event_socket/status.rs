@@ -24,7 +24,7 @@ pub struct SocketStatus {
     /// stopped.
     pub refused: u64,
     /// The id of the event that waits because of backpressure; meanwhile nothing is read.
-    pub held: Option<String>,
+    pub waiting: Option<String>,
     /// Why the last attempt to connect failed; `None` if it succeeded.
     pub problem: Option<String>,
 }
@@ -81,20 +81,20 @@ impl Status {
         self.lock().problem = Some(problem.to_owned());
     }
 
-    pub(super) fn taken(&self) {
+    pub(super) fn accepted(&self) {
         let mut status = self.lock();
         status.events += 1;
-        status.held = None;
+        status.waiting = None;
     }
 
-    pub(super) fn held(&self, id: &str) {
-        self.lock().held = Some(id.to_owned());
+    pub(super) fn waiting(&self, id: &str) {
+        self.lock().waiting = Some(id.to_owned());
     }
 
     pub(super) fn refused(&self) {
         let mut status = self.lock();
         status.refused += 1;
-        status.held = None;
+        status.waiting = None;
     }
 
     fn lock(&self) -> MutexGuard<'_, SocketStatus> {

@@ -34,12 +34,12 @@ impl Scheme for Archivus {
             name: vec![body("type")],
             created_at: Some(body("timestamp")),
             payload: vec!["data".into()],
-            ..Envelope::whole()
+            ..Envelope::default()
         }
     }
 
     /// The documentation requires 400 for a body that is not JSON.
-    fn unreadable(&self, why: &NotAnEvent) -> StatusCode {
+    fn unreadable_status(&self, why: &NotAnEvent) -> StatusCode {
         match why {
             NotAnEvent::NotJson(_) | NotAnEvent::Form { .. } => StatusCode::BAD_REQUEST,
             _ => StatusCode::SERVICE_UNAVAILABLE,

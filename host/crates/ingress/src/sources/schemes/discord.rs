@@ -27,7 +27,7 @@ const SIGNATURE: HeaderName = HeaderName::from_static("x-signature-ed25519");
 const TIMESTAMP: HeaderName = HeaderName::from_static("x-signature-timestamp");
 
 /// The message for users whose interaction no module handles.
-const NOBODY: &str = "Nothing here answers this.";
+const UNHANDLED: &str = "Nothing here answers this.";
 
 /// The flag of a message that only the interacting user sees.
 const EPHEMERAL: u32 = 1 << 6;
@@ -129,7 +129,7 @@ impl Scheme for Discord {
             // In a server, in a direct message, and in the event webhooks.
             user: Some(first_in_body(&["member.user.id", "user.id", "event.data.user.id"])),
             created_at: Some(body("event.timestamp")),
-            ..Envelope::whole()
+            ..Envelope::default()
         }
     }
 
@@ -143,7 +143,7 @@ impl Scheme for Discord {
         }
     }
 
-    fn taken(&self, request: &Request<'_>) -> Response {
+    fn accepted_response(&self, request: &Request<'_>) -> Response {
         match Kind::of(request.body) {
             Kind::Command | Kind::Form => answer(json!({ "type": 5 })),
             Kind::Component => answer(json!({ "type": 6 })),
@@ -152,10 +152,10 @@ impl Scheme for Discord {
     }
 
     /// An unhandled interaction gets a message that only its user sees: "thinking" would never end.
-    fn nobody(&self, request: &Request<'_>) -> Response {
+    fn unhandled_response(&self, request: &Request<'_>) -> Response {
         match Kind::of(request.body) {
             Kind::Command | Kind::Form | Kind::Component => {
-                answer(json!({ "type": 4, "data": { "content": NOBODY, "flags": EPHEMERAL } }))
+                answer(json!({ "type": 4, "data": { "content": UNHANDLED, "flags": EPHEMERAL } }))
             }
             _ => no_content(),
         }

@@ -46,7 +46,7 @@ impl Scheme for GitHub {
             name: vec![header(EVENT), body("action")],
             user: Some(body("sender.id")),
             forms: Forms::WithPayload,
-            ..Envelope::whole()
+            ..Envelope::default()
         }
     }
 

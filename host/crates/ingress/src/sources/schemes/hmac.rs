@@ -9,7 +9,9 @@ use hmac::{KeyInit, Mac};
 use sha1::Sha1;
 use sha2::{Sha256, Sha512};
 
-use super::{Key, NO_KEY, Outgoing, Request, Scheme, SignatureError, any_fits, check_time, only, unix_seconds, value};
+use super::{
+    Key, NO_KEY, Outgoing, Request, Scheme, SignatureError, any_matches, check_time, single_header, unix_seconds, value,
+};
 use crate::sources::envelope::{Envelope, Forms};
 use modhost_config::source::{Algorithm, Encoding, HmacRules, KeyEncoding, SignedPart, Window};
 use modhost_core::secret::Secret;
@@ -61,7 +63,7 @@ impl Hmac {
         let part = |part: &'a SignedPart| match part {
             SignedPart::Text(text) => Ok(text.as_bytes()),
             SignedPart::Body => Ok(body),
-            SignedPart::Header(name) => only(headers, name),
+            SignedPart::Header(name) => single_header(headers, name),
         };
         self.rules.signed.iter().map(part).collect()
     }
@@ -91,7 +93,7 @@ impl Scheme for Hmac {
         let written = request.header(&self.rules.header)?;
         let timestamp = self.rules.timestamp.as_ref().map(|name| request.timestamp(name)).transpose()?;
         let signed = self.signed(request.headers, request.body)?;
-        any_fits(keys, &[written], |key| self.signature(key, &signed))?;
+        any_matches(keys, &[written], |key| self.signature(key, &signed))?;
         timestamp.map_or(Ok(()), |timestamp| check_time(self.rules.window, timestamp, request.now))
     }
 
@@ -111,7 +113,7 @@ impl Scheme for Hmac {
 
     /// The body is JSON or a form with a JSON payload; its hash is the event's id.
     fn envelope(&self) -> Envelope {
-        Envelope { forms: Forms::WithPayload, ..Envelope::whole() }
+        Envelope { forms: Forms::WithPayload, ..Envelope::default() }
     }
 }
 

@@ -49,7 +49,7 @@ impl Scheme for Linear {
         Ok(headers)
     }
 
-    fn dated<'a>(&self, body: &'a [u8], now: SystemTime) -> Cow<'a, [u8]> {
+    fn with_current_time<'a>(&self, body: &'a [u8], now: SystemTime) -> Cow<'a, [u8]> {
         let Some(document) = document(body).filter(|document| document.root().kind() == Kind::Object) else {
             return Cow::Borrowed(body);
         };
@@ -79,7 +79,7 @@ impl Scheme for Linear {
             always_names_company: true,
             user: Some(body("actor.id")),
             created_at: Some(body("createdAt")),
-            ..Envelope::whole()
+            ..Envelope::default()
         }
     }
 }

@@ -64,7 +64,7 @@ pub trait Scheme: Send + Sync {
     fn sign(&self, outgoing: &Outgoing<'_>, key: Option<&Key>) -> Result<HeaderMap, &'static str>;
 
     /// Returns the body with the current time in it, for platforms that send a timestamp in the body.
-    fn dated<'a>(&self, body: &'a [u8], now: SystemTime) -> Cow<'a, [u8]> {
+    fn with_current_time<'a>(&self, body: &'a [u8], now: SystemTime) -> Cow<'a, [u8]> {
         let _ = now;
         Cow::Borrowed(body)
     }
@@ -73,7 +73,7 @@ pub trait Scheme: Send + Sync {
     fn envelope(&self) -> Envelope;
 
     /// Returns the response status for a rejected request.
-    fn refusal(&self, signature_error: &SignatureError) -> StatusCode {
+    fn rejection_status(&self, signature_error: &SignatureError) -> StatusCode {
         let _ = signature_error;
         StatusCode::UNAUTHORIZED
     }
@@ -86,27 +86,27 @@ pub trait Scheme: Send + Sync {
     }
 
     /// Returns the response to a recorded event.
-    fn taken(&self, request: &Request<'_>) -> Response {
+    fn accepted_response(&self, request: &Request<'_>) -> Response {
         let _ = request;
         super::http::success()
     }
 
     /// Returns the response to an event that no module subscribes to or whose company no tenant has. It must be a
     /// success: otherwise the platform would retry and finally disable the endpoint.
-    fn nobody(&self, request: &Request<'_>) -> Response {
-        self.taken(request)
+    fn unhandled_response(&self, request: &Request<'_>) -> Response {
+        self.accepted_response(request)
     }
 
     /// Returns the response status for an event of a company that no tenant has. The default is a success, for
     /// platforms whose apps are installed in many companies: they sign for all of them with one key and disable an
     /// endpoint that refuses some.
-    fn unclaimed(&self) -> StatusCode {
+    fn unclaimed_status(&self) -> StatusCode {
         StatusCode::OK
     }
 
     /// Returns the response status for a verified request that can't be read as an event. The host stores the request
     /// for operators; a retry may reach a host that can read it.
-    fn unreadable(&self, why: &NotAnEvent) -> StatusCode {
+    fn unreadable_status(&self, why: &NotAnEvent) -> StatusCode {
         let _ = why;
         StatusCode::SERVICE_UNAVAILABLE
     }
@@ -149,13 +149,13 @@ enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
     /// A required header is missing.
-    #[error("missing header {}", Shown(.0))]
+    #[error("missing header {}", HeaderCase(.0))]
     MissingHeader(HeaderName),
     /// A header has an invalid format.
-    #[error("header {} is not {}", Shown(.0), .1)]
+    #[error("header {} is not {}", HeaderCase(.0), .1)]
     BadHeader(HeaderName, &'static str),
     /// A header occurs more than once: ambiguous.
-    #[error("more than one header {}", Shown(.0))]
+    #[error("more than one header {}", HeaderCase(.0))]
     TwoHeaders(HeaderName),
     /// The body lacks a field that the scheme needs.
     #[error("the body has no {0}")]
@@ -167,10 +167,10 @@ pub enum SignatureError {
     #[error(
         "the request was passed on by a proxy; without `from_anywhere` this source takes those of this machine only"
     )]
-    PassedOn,
+    ViaProxy,
     /// Scheme `none`: a web page in a browser sent the request.
     #[error("a web page sent the request; without `from_anywhere` this source takes those of programs only")]
-    OfAPage,
+    FromWebPage,
     /// Scheme `none`: the `Host` header names another host, as after DNS rebinding.
     #[error(
         "the Host header is not a name of this machine; without `from_anywhere` this source takes requests to localhost or \
@@ -226,7 +226,7 @@ impl fmt::Debug for Key {
 impl<'a> Request<'a> {
     /// Returns the value of a header that must occur exactly once.
     fn header(&self, name: &HeaderName) -> Result<&'a [u8], SignatureError> {
-        only(self.headers, name)
+        single_header(self.headers, name)
     }
 
     /// Returns the value of a header that contains seconds since 1970.
@@ -238,7 +238,7 @@ impl<'a> Request<'a> {
 }
 
 /// Returns the value of a header that must occur exactly once.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a [u8], SignatureError> {
+fn single_header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a [u8], SignatureError> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (Some(value), None) => Ok(value.as_bytes()),
@@ -255,16 +255,16 @@ fn document<'a>(json: &'a [u8]) -> Option<Document<'a>> {
 
 /// Checks that one of the signatures matches one of the keys. Every key is tried and every signature compared,
 /// whichever matches; a key of another kind, for which `make` returns `None`, matches nothing.
-fn any_fits(keys: &[Key], written: &[&[u8]], make: impl Fn(&Key) -> Option<String>) -> Result<(), SignatureError> {
+fn any_matches(keys: &[Key], written: &[&[u8]], make: impl Fn(&Key) -> Option<String>) -> Result<(), SignatureError> {
     let mut any = Choice::from(0);
     for key in keys {
-        any |= fit(written, make(key).as_deref());
+        any |= matches(written, make(key).as_deref());
     }
     if bool::from(any) { Ok(()) } else { Err(SignatureError::WrongSignature) }
 }
 
 /// Returns whether one of the signatures equals `made`; all are compared.
-fn fit(written: &[&[u8]], made: Option<&str>) -> Choice {
+fn matches(written: &[&[u8]], made: Option<&str>) -> Choice {
     let mut any = Choice::from(0);
     let Some(made) = made else { return any };
     for written in written {
@@ -315,9 +315,9 @@ fn value(text: &str) -> HeaderValue {
 }
 
 /// Displays a header name in the usual case: `X-Unique-Signature`.
-pub(super) struct Shown<'a>(pub(super) &'a HeaderName);
+pub(super) struct HeaderCase<'a>(pub(super) &'a HeaderName);
 
-impl fmt::Display for Shown<'_> {
+impl fmt::Display for HeaderCase<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (place, word) in self.0.as_str().split('-').enumerate() {
             let (first, rest) = word.split_at(word.len().min(1));

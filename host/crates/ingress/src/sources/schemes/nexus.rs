@@ -58,7 +58,7 @@ impl Scheme for Nexus {
             user: Some(body("payload.userSenderId")),
             created_at: Some(body("payload.createdAt")),
             payload: vec!["payload".into()],
-            ..Envelope::whole()
+            ..Envelope::default()
         }
     }
 }

@@ -29,8 +29,8 @@ impl Scheme for None {
     fn verify(&self, request: &Request<'_>, _: &[Key]) -> Result<(), SignatureError> {
         let has_one = |names: &[&str]| names.iter().any(|name| request.headers.contains_key(*name));
         match self.from_anywhere {
-            false if has_one(&PROXY_HEADERS) => Err(SignatureError::PassedOn),
-            false if has_one(&BROWSER_HEADERS) => Err(SignatureError::OfAPage),
+            false if has_one(&PROXY_HEADERS) => Err(SignatureError::ViaProxy),
+            false if has_one(&BROWSER_HEADERS) => Err(SignatureError::FromWebPage),
             false if is_for_another_host(request.headers) => Err(SignatureError::ForeignHost),
             _ => Ok(()),
         }
@@ -41,7 +41,7 @@ impl Scheme for None {
     }
 
     fn envelope(&self) -> Envelope {
-        Envelope::whole()
+        Envelope::default()
     }
 }
 

@@ -43,7 +43,7 @@ impl Scheme for Shopify {
             id: vec![header(EVENT_ID), header(TOPIC)],
             name: vec![header(TOPIC)],
             created_at: Some(header("x-shopify-triggered-at")),
-            ..Envelope::whole()
+            ..Envelope::default()
         }
     }
 }

@@ -40,7 +40,7 @@ const USERS: [&str; 9] = [
 ];
 
 /// The message for users whose command no module handles.
-const NOBODY: &str = "Nothing here answers this command.";
+const UNHANDLED: &str = "Nothing here answers this command.";
 
 /// The scheme as one source uses it.
 pub(super) struct Slack {
@@ -86,7 +86,7 @@ impl Scheme for Slack {
                 FieldSelector::Header(TIMESTAMP),
             ])),
             forms: Forms::Any,
-            ..Envelope::whole()
+            ..Envelope::default()
         }
     }
 
@@ -105,7 +105,7 @@ impl Scheme for Slack {
     }
 
     /// The response to a form is shown to the user or changes the dialog, so it must be empty.
-    fn taken(&self, request: &Request<'_>) -> Response {
+    fn accepted_response(&self, request: &Request<'_>) -> Response {
         match event_body::kind(request.body) {
             BodyKind::Json => http::success(),
             BodyKind::Form | BodyKind::FormWithPayload => StatusCode::OK.into_response(),
@@ -113,10 +113,10 @@ impl Scheme for Slack {
     }
 
     /// An unhandled slash command gets a message that only its user sees.
-    fn nobody(&self, request: &Request<'_>) -> Response {
+    fn unhandled_response(&self, request: &Request<'_>) -> Response {
         match event_body::kind(request.body) {
-            BodyKind::Form => Json(json!({ "response_type": "ephemeral", "text": NOBODY })).into_response(),
-            _ => self.taken(request),
+            BodyKind::Form => Json(json!({ "response_type": "ephemeral", "text": UNHANDLED })).into_response(),
+            _ => self.accepted_response(request),
         }
     }
 }

@@ -15,7 +15,7 @@ use subtle::Choice;
 
 use super::ed25519::{self, Ed25519};
 use super::hmac::mac;
-use super::{Key, MAX_SIGNATURES, Outgoing, Request, Scheme, SignatureError, check_time, fit, unix_seconds, value};
+use super::{Key, MAX_SIGNATURES, Outgoing, Request, Scheme, SignatureError, check_time, matches, unix_seconds, value};
 use crate::sources::envelope::{Envelope, body};
 use modhost_config::source::{Algorithm, FieldSelector, Window};
 use modhost_core::secret::Secret;
@@ -94,7 +94,7 @@ impl Scheme for StandardWebhooks {
         for key in keys {
             any |= match key.as_ed25519() {
                 Some(key) => verified(key, &signed.concat(), &written),
-                None => fit(&written, symmetric(key, &signed).as_deref()),
+                None => matches(&written, symmetric(key, &signed).as_deref()),
             };
         }
         if !bool::from(any) {
@@ -127,7 +127,7 @@ impl Scheme for StandardWebhooks {
             id: vec![FieldSelector::EitherHeader(STANDARD.id, SVIX.id)],
             name: vec![body("type")],
             created_at: Some(body("timestamp")),
-            ..Envelope::whole()
+            ..Envelope::default()
         }
     }
 }

@@ -10,7 +10,8 @@ use axum::http::{HeaderMap, HeaderName, StatusCode};
 
 use super::hmac::mac;
 use super::{
-    Key, MAX_SIGNATURES, NO_KEY, Outgoing, Request, Scheme, SignatureError, any_fits, check_time, unix_seconds, value,
+    Key, MAX_SIGNATURES, NO_KEY, Outgoing, Request, Scheme, SignatureError, any_matches, check_time, unix_seconds,
+    value,
 };
 use crate::sources::envelope::{Envelope, body};
 use modhost_config::source::{Algorithm, Window};
@@ -67,7 +68,7 @@ impl Scheme for Stripe {
 
     fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), SignatureError> {
         let Signed { written, timestamp, signatures } = Signed::read(request.header(&SIGNATURE)?)?;
-        any_fits(keys, &signatures, |key| signature_of(key, written, request.body))?;
+        any_matches(keys, &signatures, |key| signature_of(key, written, request.body))?;
         check_time(self.window, timestamp, request.now)
     }
 
@@ -83,11 +84,11 @@ impl Scheme for Stripe {
             id: vec![body("id")],
             name: vec![body("type")],
             created_at: Some(body("created")),
-            ..Envelope::whole()
+            ..Envelope::default()
         }
     }
 
-    fn refusal(&self, _: &SignatureError) -> StatusCode {
+    fn rejection_status(&self, _: &SignatureError) -> StatusCode {
         StatusCode::BAD_REQUEST
     }
 }

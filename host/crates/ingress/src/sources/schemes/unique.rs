@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderName, StatusCode};
 use serde_json::Value;
 
 use super::hmac::mac;
-use super::{Key, NO_KEY, Outgoing, Request, Scheme, SignatureError, any_fits, check_time, unix_seconds, value};
+use super::{Key, NO_KEY, Outgoing, Request, Scheme, SignatureError, any_matches, check_time, unix_seconds, value};
 use crate::sources::envelope::{Envelope, body};
 use modhost_config::source::{Algorithm, Window};
 use modhost_core::secret::Secret;
@@ -37,7 +37,7 @@ impl Scheme for Unique {
     fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), SignatureError> {
         let signature = request.header(&SIGNATURE)?;
         let created_at = request.timestamp(&CREATED_AT)?;
-        any_fits(keys, &[signature], |key| signature_of(key, request.body))?;
+        any_matches(keys, &[signature], |key| signature_of(key, request.body))?;
         check_time(self.window, created_at, request.now)
     }
 
@@ -67,13 +67,13 @@ impl Scheme for Unique {
 
     /// After any status but 2xx, 3xx, 429 and 5xx, Unique marks the endpoint as expired and sends no further events.
     /// That is right for a forged request. If only the time is wrong, the cause may be this host's clock.
-    fn refusal(&self, signature_error: &SignatureError) -> StatusCode {
+    fn rejection_status(&self, signature_error: &SignatureError) -> StatusCode {
         if signature_error.is_of_time() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_REQUEST }
     }
 
     /// An endpoint belongs to an app of one company. If no tenant has that company, the host's settings are most likely
     /// wrong.
-    fn unclaimed(&self) -> StatusCode {
+    fn unclaimed_status(&self) -> StatusCode {
         StatusCode::SERVICE_UNAVAILABLE
     }
 }
@@ -89,7 +89,7 @@ pub fn envelope() -> Envelope {
         user: Some(body("userId")),
         created_at: Some(body("createdAt")),
         payload: vec!["payload".into()],
-        ..Envelope::whole()
+        ..Envelope::default()
     }
 }
 

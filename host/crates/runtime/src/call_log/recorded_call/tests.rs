@@ -962,6 +962,6 @@ impl Disk {
         }
         let (done, handle) = oneshot::channel();
         state.submitted.push_back((submitted, done));
-        Ok(CommitHandle::when(handle))
+        Ok(CommitHandle::pending(handle))
     }
 }

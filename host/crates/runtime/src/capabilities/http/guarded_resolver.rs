@@ -63,7 +63,8 @@ impl Clients {
     /// When the client can't be created.
     pub fn of(&self, grant: &HttpGrant) -> Result<&Client, Failure> {
         // An entry with a wildcard keeps no idle connections: a module could open one to each of many hosts.
-        let (private, idle_per_host) = (grant.private, if grant.origin.host.is_one() { MAX_IDLE_PER_HOST } else { 0 });
+        let (private, idle_per_host) =
+            (grant.private, if grant.origin.host.is_exact() { MAX_IDLE_PER_HOST } else { 0 });
         let cell = &self.clients[usize::from(private) * 2 + usize::from(idle_per_host > 0)];
         if let Some(client) = cell.get() {
             return Ok(client);
@@ -190,7 +191,7 @@ pub(super) struct ProhibitedAddress(pub IpAddr);
 
 impl fmt::Display for ProhibitedAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, {}", self.0, AddressScope::of(self.0).words())
+        write!(f, "{}, {}", self.0, AddressScope::of(self.0).description())
     }
 }
 

@@ -22,9 +22,9 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use modhost_core::backoff::{Backoff, RetryPolicy};
 use modhost_core::clock::{Clock, ManualClock};
-use modhost_core::event::interest::{Interest, NamePattern, Path};
+use modhost_core::event::event_filter::{EventFilter, NamePattern, Path};
 use modhost_core::event::{DeliveryId, Event, Header, Name};
-use modhost_core::limits::{Amounts, Limits};
+use modhost_core::limits::{LimitAmounts, Limits};
 use modhost_storage::journal::{Backlog, Details, Journal, Memory, Retention, State};
 use modhost_storage::keyvalue::DryRunStore;
 
@@ -92,7 +92,7 @@ fn module(name: &str) -> RouteSpec {
     RouteSpec {
         module: name.into(),
         is_removed: false,
-        wants: Interest {
+        wants: EventFilter {
             events: vec![NamePattern::Exact(MESSAGE.into()), NamePattern::Exact(Event::MODULE_CHOSEN.into())],
             sources: Vec::new(),
             tenants: Vec::new(),
@@ -162,7 +162,7 @@ impl TestHost {
             max_deliveries: tenant.max_deliveries,
             events_per_second: None,
             total_memory: None,
-            ceilings: Amounts::default(),
+            ceilings: LimitAmounts::default(),
             is_removed: false,
         });
         self.dispatcher.set_routes(tenants.collect(), modules, "sorry".into());

@@ -15,7 +15,7 @@ use modhost_core::suggest;
 use modhost_core::sync::lock;
 use modhost_storage::error::StorageError;
 use modhost_storage::versions::{
-    ContentHash, Entry, Fact, ModuleState, Order, Origin, Refusal, VersionRequest, ended_by, promoted_by,
+    ContentHash, Entry, Fact, ModuleState, OperatorAction, Origin, Refusal, VersionRequest, aborted_by, promoted_by,
 };
 
 /// The reason why an admin operation failed.
@@ -115,7 +115,7 @@ impl Registry {
     pub async fn pause(&self, module: &Name, by: &str) -> Result<Status> {
         let entry = self.known(module)?;
         if !entry.is_paused() {
-            let order = Order { by: by.to_owned(), at: clock::now() };
+            let order = OperatorAction { by: by.to_owned(), at: clock::now() };
             entry.shared.versions.note(module, vec![Fact::Paused(Some(order))]).await?;
             entry.set_paused(true);
             tracing::info!(%module, by, "module paused");
@@ -185,13 +185,13 @@ impl ModuleEntry {
         file: Option<ContentHash>,
     ) -> VersionRequest<'a> {
         let serving = self.serving();
-        let tried = serving.as_ref().and_then(|serving| serving.canary.as_ref()).map(|canary| canary.version.hash());
+        let canary = serving.as_ref().and_then(|serving| serving.canary.as_ref()).map(|canary| canary.version.hash());
         let serving = serving.map(|serving| serving.stable.hash());
         // A recorded version counts even if the host is still loading it.
         let recorded = |entry: &Option<Entry>| entry.as_ref().map(|entry| entry.hash);
-        let tried = tried.or_else(|| recorded(&state.canary));
+        let canary = canary.or_else(|| recorded(&state.canary));
         let serving = serving.or_else(|| recorded(&state.serving));
-        VersionRequest { module: &self.name, by, state, serving, tried, file }
+        VersionRequest { module: &self.name, by, state, serving, canary, file }
     }
 
     /// Whether a version serves now and no other is on trial.
@@ -278,7 +278,7 @@ impl ModuleEntry {
         let _guard = self.module_lock.lock().await;
         match self.serving().filter(|serving| serving.canary.is_some()) {
             Some(serving) => {
-                self.roll_back_canary(&serving, ended_by(by), CanaryEnd::Aborted).await;
+                self.roll_back_canary(&serving, aborted_by(by), CanaryEnd::Aborted).await;
                 tracing::info!(module = %self.name, version = %serving.stable.hash(), by, "canary aborted");
             }
             None => {

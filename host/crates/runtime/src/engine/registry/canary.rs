@@ -137,7 +137,7 @@ impl Trial {
         Self {
             policy,
             since,
-            watched: so_far.watched,
+            watched: so_far.observed,
             resumed: Instant::now(),
             tally: Mutex::new(so_far.tally),
             counted: Notify::new(),
@@ -180,12 +180,12 @@ impl Trial {
 
     /// Returns the progress of the trial.
     pub(super) fn progress(&self) -> Progress {
-        Progress { watched: self.watched.saturating_add(self.resumed.elapsed()), tally: self.tally() }
+        Progress { observed: self.watched.saturating_add(self.resumed.elapsed()), tally: self.tally() }
     }
 
     /// Returns the remaining time of the trial.
     pub(super) fn time_left(&self) -> Duration {
-        self.policy.period.saturating_sub(self.progress().watched)
+        self.policy.period.saturating_sub(self.progress().observed)
     }
 
     /// Ends the trial without a verdict.
@@ -430,7 +430,7 @@ mod tests {
 
     #[test]
     fn continued_trial_waits_for_the_same_evidence() {
-        let so_far = Progress { watched: PERIOD * 2, tally: tally(0, 4, 0, 100) };
+        let so_far = Progress { observed: PERIOD * 2, tally: tally(0, 4, 0, 100) };
         let policy = CanaryPolicy { percent: 10, period: PERIOD, min_deliveries: 5 };
         let trial = Trial::new(policy, SystemTime::UNIX_EPOCH, so_far);
         assert_eq!(trial.missing_evidence(), Some(MissingEvidence::Deliveries { ended: 4, min: 5 }));

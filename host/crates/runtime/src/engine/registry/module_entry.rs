@@ -324,14 +324,14 @@ impl ModuleEntry {
         let (hash, tried) = (version.hash(), self.module_state().canary.is_some());
         self.shared.versions.note(&self.name, facts).await?;
         if tried {
-            let end = if origin == Origin::Canary { CanaryEnd::TookOver } else { CanaryEnd::Replaced };
+            let end = if origin == Origin::Canary { CanaryEnd::Promoted } else { CanaryEnd::Replaced };
             metrics::canary(&self.name, end);
         }
         self.swap_serving(Serving { stable: Arc::new(version), canary: None });
         *lock(&self.refused) = None;
         self.mark_overruled();
-        tracing::info!(module = %self.name, version = %hash, origin = origin.word(), by, "version serves");
-        metrics::swap(&self.name, origin.word());
+        tracing::info!(module = %self.name, version = %hash, origin = origin.name(), by, "version serves");
+        metrics::swap(&self.name, origin.name());
         Ok(())
     }
 }

@@ -177,7 +177,7 @@ impl ModuleEntry {
         if let Some(held_back) = &state.held_back {
             let last = state.serving.as_ref().map(|entry| entry.hash);
             let same = found.as_ref().is_ok_and(|found| found.hash == held_back.hash);
-            let may_retry = reload.canary_settings_changed && held_back.is_by_its_trial();
+            let may_retry = reload.canary_settings_changed && held_back.is_failed_trial();
             if same
                 && !may_retry
                 && let Some(last) = last
@@ -403,12 +403,12 @@ impl ModuleEntry {
     async fn note_serving(&self, hash: ContentHash, origin: Origin, state: &ModuleState) {
         let mut facts = Vec::new();
         if state.canary.is_some() {
-            facts.push(Fact::TrialOver { reason: format!("{hash} serves") });
+            facts.push(Fact::CanaryEnded { reason: format!("{hash} serves") });
             metrics::canary(&self.name, CanaryEnd::Replaced);
         }
         if state.serving.as_ref().is_none_or(|entry| entry.hash != hash) {
             facts.push(Fact::Serves { hash, origin, by: None });
-            metrics::swap(&self.name, origin.word());
+            metrics::swap(&self.name, origin.name());
         }
         self.record_facts(facts).await;
     }

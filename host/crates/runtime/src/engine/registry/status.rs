@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::canary::{Canary, MissingEvidence};
 use super::module_entry::ModuleEntry;
 use modhost_core::event::Name;
-use modhost_storage::versions::{ContentHash, HeldBack, Order, Tally};
+use modhost_storage::versions::{ContentHash, HeldBack, OperatorAction, Tally};
 
 /// The status of a module.
 #[derive(Clone, Debug)]
@@ -25,9 +25,9 @@ pub struct Status {
     /// The version that isn't loaded from the file because it was rolled back.
     pub held_back: Option<HeldBack>,
     /// The version to which the module is pinned, and who pinned it.
-    pub pinned: Option<(ContentHash, Order)>,
+    pub pinned: Option<(ContentHash, OperatorAction)>,
     /// Who paused the module, if it is paused.
-    pub paused: Option<Order>,
+    pub paused: Option<OperatorAction>,
     /// The version on trial, if any.
     pub canary: Option<CanaryStatus>,
     /// The number of versions in memory: serving, on trial, or still used by running deliveries.
@@ -110,7 +110,7 @@ impl ModuleEntry {
         Status {
             name: self.name.clone(),
             version,
-            since: state.serving.filter(|entry| Some(entry.hash) == version).map(|entry| entry.began),
+            since: state.serving.filter(|entry| Some(entry.hash) == version).map(|entry| entry.started_at),
             coming_up: coming_up && version.is_none(),
             waiting: self.waiting().filter(|_| version.is_none()),
             refused: self.refused(),

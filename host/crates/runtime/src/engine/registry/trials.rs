@@ -8,7 +8,9 @@ use super::module_entry::{ModuleEntry, Serving};
 use crate::engine::version::{CanaryPolicy, Version};
 use modhost_core::clock;
 use modhost_core::metrics::{self, CanaryEnd};
-use modhost_storage::versions::{Fact, HeldBack, ModuleState, Origin, Progress, took_over, went_back};
+use modhost_storage::versions::{
+    Fact, HeldBack, ModuleState, Origin, Progress, canary_failed_facts, canary_promoted_facts,
+};
 
 /// The interval at which the progress of a trial is saved. A killed host loses at most this much.
 const SAVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -48,16 +50,17 @@ impl ModuleEntry {
         let (hash, before) = (version.hash(), serving.stable.hash());
         let continues = state.canary.as_ref().is_some_and(|entry| entry.hash == hash);
         if !continues {
-            let mut facts = vec![Fact::Tried { hash }];
+            let mut facts = vec![Fact::CanaryStarted { hash }];
             if state.canary.is_some() {
-                facts.insert(0, Fact::TrialOver { reason: format!("replaced by {hash}") });
+                facts.insert(0, Fact::CanaryEnded { reason: format!("replaced by {hash}") });
                 metrics::canary(&self.name, CanaryEnd::Replaced);
             }
             self.record_facts(facts).await;
         }
         // Use the recorded start time, so that after a restart each delivery gets the same version as before.
         let recorded = self.module_state();
-        let began = recorded.canary.filter(|entry| entry.hash == hash).map_or_else(clock::now, |entry| entry.began);
+        let began =
+            recorded.canary.filter(|entry| entry.hash == hash).map_or_else(clock::now, |entry| entry.started_at);
         let so_far = if continues { recorded.progress } else { Progress::default() };
         let trial = Arc::new(Trial::new(policy, began, so_far));
         self.swap_serving(Serving {
@@ -109,7 +112,7 @@ impl ModuleEntry {
         tracing::warn!(
             module = %self.name, version = %hash, stable = %serving.stable.hash(), %tally, "canary rolled back"
         );
-        self.roll_back_canary(&serving, HeldBack::by_its_trial(hash, &tally).why, CanaryEnd::WentBack).await;
+        self.roll_back_canary(&serving, HeldBack::after_failed_trial(hash, &tally).why, CanaryEnd::RolledBack).await;
     }
 
     /// Promotes the version on trial to the serving version.
@@ -118,9 +121,9 @@ impl ModuleEntry {
         let (hash, before) = (canary.version.hash(), serving.stable.hash());
         self.swap_serving(Serving { stable: canary.version.clone(), canary: None });
         tracing::info!(module = %self.name, version = %hash, %before, reason, "canary promoted");
-        metrics::canary(&self.name, CanaryEnd::TookOver);
-        metrics::swap(&self.name, Origin::Canary.word());
-        self.record_facts(took_over(hash, reason, by)).await;
+        metrics::canary(&self.name, CanaryEnd::Promoted);
+        metrics::swap(&self.name, Origin::Canary.name());
+        self.record_facts(canary_promoted_facts(hash, reason, by)).await;
     }
 
     /// Ends a trial in favor of the previous version. The version on trial isn't loaded from the file again until the
@@ -131,7 +134,7 @@ impl ModuleEntry {
         self.swap_serving(Serving { stable: serving.stable.clone(), canary: None });
         metrics::canary(&self.name, end);
         self.ignored_version(hash);
-        self.record_facts(went_back(hash, why)).await;
+        self.record_facts(canary_failed_facts(hash, why)).await;
     }
 
     /// Ends a trial because another version replaces the one on trial.
@@ -141,6 +144,6 @@ impl ModuleEntry {
             self.swap_serving(Serving { stable: serving.stable.clone(), canary: None });
             metrics::canary(&self.name, end);
         }
-        self.record_facts(vec![Fact::TrialOver { reason }]).await;
+        self.record_facts(vec![Fact::CanaryEnded { reason }]).await;
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct ClaimedRow {
     lease: Lease,
     module: Name,
     event: StoredEvent,
-    earlier: u32,
+    earlier_attempts: u32,
     calls: u32,
 }
 
@@ -29,7 +29,7 @@ impl From<ClaimedRow> for Claimed {
             lease: row.lease,
             module: row.module,
             event: Arc::new(row.event.event()),
-            earlier: row.earlier,
+            earlier_attempts: row.earlier_attempts,
             received_at,
             calls: row.calls,
         }
@@ -84,14 +84,14 @@ impl Store {
             event_columns!(),
             " FROM deliveries d JOIN events e ON e.number = d.event WHERE d.seq = ?1"
         );
-        let (attempt, earlier) = (row.attempt, row.earlier);
+        let (attempt, earlier_attempts) = (row.attempt, row.earlier_attempts);
         self.sql(sql)?.query_row([row.seq], |row| {
             let delivery = DeliveryId::from_text(row.get::<_, String>(0)?);
             Ok(ClaimedRow {
                 lease: Lease { delivery, owner: claim.owner.clone(), attempt },
                 module: claim.module.clone(),
                 event: StoredEvent::read(row, 1)?,
-                earlier,
+                earlier_attempts,
                 calls,
             })
         })
@@ -101,7 +101,7 @@ impl Store {
     pub(super) fn unclaim(&mut self, lease: &Lease, now: i64) -> rusqlite::Result<bool> {
         let Some(mut row) = self.leased_row(lease)? else { return Ok(false) };
         row.attempt = row.attempt.saturating_sub(1);
-        row.timed = false;
+        row.has_due_time = false;
         self.transition(row, State::Waiting, now, Some("no version of its module serves"))?;
         Ok(true)
     }
@@ -154,7 +154,7 @@ impl Store {
         {
             for seq in seqs {
                 let mut row = self.row_at(*seq)?;
-                row.timed = false;
+                row.has_due_time = false;
                 self.transition(row, State::Waiting, now, Some(reason))?;
             }
         }

@@ -8,7 +8,7 @@ use modhost_core::event::Name;
 
 impl ToSql for State {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(self.word().into())
+        Ok(self.name().into())
     }
 }
 

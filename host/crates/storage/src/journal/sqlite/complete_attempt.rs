@@ -28,7 +28,7 @@ impl Store {
             Disposition::Completed => (State::Completed, None),
             Disposition::Retry { after, reason } => {
                 row.due_at = to_millis_rounded_up(now.checked_add(*after).unwrap_or(now));
-                row.timed = true;
+                row.has_due_time = true;
                 (State::Waiting, Some(reason.to_string()))
             }
             Disposition::Dead { reason } => (State::Dead, Some(reason.to_string())),
@@ -69,13 +69,13 @@ impl Store {
         if fresh {
             self.forget_calls(row.seq, 0)?;
         }
-        row.behind = match &row.chat {
+        row.blocked = match &row.chat {
             Some(chat) => self.chat_is_busy(row.lane, chat)?,
             None => false,
         };
-        row.earlier = row.attempt;
+        row.earlier_attempts = row.attempt;
         row.due_at = now;
-        row.timed = false;
+        row.has_due_time = false;
         let reason = if fresh { "sent again, from the beginning" } else { "sent again" };
         self.transition(row, State::Waiting, now, Some(reason))?;
         Ok(true)

@@ -14,16 +14,16 @@ pub(super) struct DeliveryRow {
     /// The chat, if deliveries of the chat run one at a time.
     pub(super) chat: Option<String>,
     /// Whether an unfinished delivery of the chat comes before it.
-    pub(super) behind: bool,
+    pub(super) blocked: bool,
     pub(super) state: State,
     /// The number of attempts that began.
     pub(super) attempt: u32,
     /// The number of attempts before the delivery was last resent.
-    pub(super) earlier: u32,
+    pub(super) earlier_attempts: u32,
     /// The due time, which also determines the position in the queue.
     pub(super) due_at: i64,
     /// Whether the delivery must not run before `due_at`.
-    pub(super) timed: bool,
+    pub(super) has_due_time: bool,
     pub(super) owner: Option<String>,
     pub(super) lease_until: Option<i64>,
     /// The module version of the last attempt.
@@ -49,12 +49,12 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
         event: row.get(1)?,
         lane: row.get(2)?,
         chat: row.get(3)?,
-        behind: row.get(4)?,
+        blocked: row.get(4)?,
         state: row.get(5)?,
         attempt: row.get(6)?,
-        earlier: row.get(7)?,
+        earlier_attempts: row.get(7)?,
         due_at: row.get(8)?,
-        timed: row.get(9)?,
+        has_due_time: row.get(9)?,
         owner: row.get(10)?,
         lease_until: row.get(11)?,
         version: row.get(12)?,
@@ -97,13 +97,13 @@ impl Store {
         reason: Option<&str>,
     ) -> rusqlite::Result<()> {
         let before = std::mem::replace(&mut row.state, state);
-        let was_first = !row.behind;
+        let was_first = !row.blocked;
         if state != State::Running {
             row.owner = None;
             row.lease_until = None;
         }
         if state.is_final() {
-            row.behind = false;
+            row.blocked = false;
         }
         row.changes += 1;
         self.write_row(&row, at, reason)?;
@@ -121,12 +121,12 @@ impl Store {
                    owner = ?8, lease_until = ?9, version = ?10, reason = ?11, changed_at = ?12, changes = ?13 WHERE seq = ?1";
         let values = params![
             row.seq,
-            row.behind,
+            row.blocked,
             row.state,
             row.attempt,
-            row.earlier,
+            row.earlier_attempts,
             row.due_at,
-            row.timed,
+            row.has_due_time,
             row.owner,
             row.lease_until,
             row.version,

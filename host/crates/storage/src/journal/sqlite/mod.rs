@@ -100,7 +100,7 @@ impl Sqlite {
             let readers = Readers::new(opened.clone());
             Ok(Self { writer, pending: PendingBytes::default(), readers, counts, database: opened, clock, salt })
         });
-        opening.await.map_err(|error| database.interrupted(&error))?
+        opening.await.map_err(|error| database.task_failed(&error))?
     }
 
     /// Returns the current time, in milliseconds since 1970.
@@ -111,7 +111,7 @@ impl Sqlite {
     fn change_calls(&self, lease: &Lease, change: Change) -> Result<CommitHandle> {
         let (done, written) = oneshot::channel();
         self.writer.submit(Box::new(self.pending.job(lease, change, done)?))?;
-        Ok(CommitHandle::when(written))
+        Ok(CommitHandle::pending(written))
     }
 }
 
@@ -226,9 +226,9 @@ impl Journal for Sqlite {
         // log.
         let database = self.database.clone();
         let checked: std::result::Result<(), StorageError> =
-            tokio::task::spawn_blocking(move || database.check_room(in_doubt))
+            tokio::task::spawn_blocking(move || database.check_free_space(in_doubt))
                 .await
-                .map_err(|error| self.database.interrupted(&error))?;
+                .map_err(|error| self.database.task_failed(&error))?;
         Ok(checked?)
     }
 

@@ -23,10 +23,10 @@ impl OfflineJournal {
         let database = Database::new(&JOURNAL, settings.directory);
         let opened = database.clone();
         let opening = tokio::task::spawn_blocking(move || {
-            let (salt, missing) = open::look(&opened)?;
+            let (salt, missing) = open::inspect(&opened)?;
             Ok(Self { readers: Readers::new(opened), salt, missing })
         });
-        opening.await.map_err(|error| database.interrupted(&error))?
+        opening.await.map_err(|error| database.task_failed(&error))?
     }
 
     /// Returns a description of the changes that the journal has lost; `None` if nothing is missing.

@@ -12,9 +12,9 @@ use crate::sqlite::{Database, DirectoryLock, WriteConnection};
 /// Opens the journal in a directory, or creates an empty one. Returns the store and the salt. Takes seconds if the
 /// journal is large.
 pub(super) fn open(database: &Database) -> Result<(Store, [u8; 32]), StorageError> {
-    fs::create_dir_all(database.directory()).map_err(|error| database.unreachable(&error))?;
+    fs::create_dir_all(database.directory()).map_err(|error| database.directory_error(&error))?;
     let lock = DirectoryLock::take(database.directory())?;
-    database.make_ready()?;
+    database.create_or_migrate()?;
     let sql = |error: rusqlite::Error| database.explain(&error);
     let mut connection = connect(database).map_err(sql)?;
     // A page cache of 32 MiB: ids are random, so their index is accessed at random positions.
@@ -27,7 +27,7 @@ pub(super) fn open(database: &Database) -> Result<(Store, [u8; 32]), StorageErro
 
 /// Checks that the directory has a journal that this version can read, without changing it. Returns the salt, and a
 /// description of the missing changes, if any.
-pub(super) fn look(database: &Database) -> Result<([u8; 32], Option<String>), StorageError> {
+pub(super) fn inspect(database: &Database) -> Result<([u8; 32], Option<String>), StorageError> {
     if !fs::exists(database.file()).unwrap_or(false) {
         let directory = database.directory().display();
         return Err(database.unusable(format!("there is no journal in {directory}; is it a host's data directory?")));

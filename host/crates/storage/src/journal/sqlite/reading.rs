@@ -60,7 +60,7 @@ pub(super) fn list(
         values.push(value);
     };
     if let Some(state) = filter.state {
-        want("d.state = ?", state.word().to_owned().into());
+        want("d.state = ?", state.name().to_owned().into());
         if totals[state as usize] <= MAX_SORTED {
             from = "deliveries d INDEXED BY deliveries_by_state";
         }

@@ -63,15 +63,15 @@ impl Store {
 
     fn write_delivery(&mut self, number: i64, event: &Event, new: &NewDelivery, at: i64) -> rusqlite::Result<()> {
         let lane = self.lane(&event.tenant, &new.module)?;
-        let chat = new.one_at_a_time.as_deref();
-        let behind = match chat {
+        let chat = new.ordered_chat.as_deref();
+        let blocked = match chat {
             Some(chat) => self.chat_is_busy(lane, chat)?,
             None => false,
         };
         let sql = "INSERT INTO deliveries (seq, id, event, lane, chat, behind, state, attempt, earlier, due_at, timed, \
                    changed_at, changes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'waiting', 0, 0, ?7, 0, ?7, 0)";
         let seq = self.number_delivery();
-        self.sql(sql)?.execute(params![seq, new.id.as_str(), number, lane, chat, behind, at])?;
+        self.sql(sql)?.execute(params![seq, new.id.as_str(), number, lane, chat, blocked, at])?;
         self.count(lane, None, Some(State::Waiting));
         Ok(())
     }

@@ -124,7 +124,7 @@ impl WriteStore for Store {
         &mut self.connection
     }
 
-    fn committed(&mut self) {
+    fn on_commit(&mut self) {
         for tally in &self.tallies {
             if let Tally::Lane { id, .. } = tally {
                 self.last_lane = self.last_lane.max(*id);
@@ -134,7 +134,7 @@ impl WriteStore for Store {
     }
 
     /// Discards the changes of the transaction. The numbers it assigned stay unused.
-    fn rolled_back(&mut self) {
+    fn on_rollback(&mut self) {
         self.tallies.clear();
         let last_lane = self.last_lane;
         self.lanes.retain(|_, id| *id <= last_lane);

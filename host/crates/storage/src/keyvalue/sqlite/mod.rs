@@ -38,11 +38,11 @@ impl Sqlite {
         let database = Database::new(&STORE, directory);
         let opened = database.clone();
         let opening = tokio::task::spawn_blocking(move || {
-            std::fs::create_dir_all(opened.directory()).map_err(|error| opened.unreachable(&error))?;
-            opened.make_ready()?;
+            std::fs::create_dir_all(opened.directory()).map_err(|error| opened.directory_error(&error))?;
+            opened.create_or_migrate()?;
             Ok(Self { writer: store::start_writer(opened.clone())?, readers: Readers::new(opened) })
         });
-        opening.await.map_err(|error| database.interrupted(&error))?
+        opening.await.map_err(|error| database.task_failed(&error))?
     }
 }
 
@@ -64,16 +64,16 @@ impl KeyValue for Sqlite {
         Ok(self.readers.read(move |connection| reading::keys(connection, &bucket, after.as_deref(), limit)).await?)
     }
 
-    async fn change(&self, bucket: &Bucket, change: Change, quota: Limit, once: &str) -> Result<Changed> {
-        let (bucket, once, at) = (bucket.clone(), once.to_owned(), to_millis(SystemTime::now()));
-        let request = ChangeRequest { bucket, change, quota, once, at };
+    async fn change(&self, bucket: &Bucket, change: Change, quota: Limit, idempotency_key: &str) -> Result<Changed> {
+        let (bucket, idempotency_key, at) = (bucket.clone(), idempotency_key.to_owned(), to_millis(SystemTime::now()));
+        let request = ChangeRequest { bucket, change, quota, idempotency_key, at };
         self.writer.ask(move |store| store.change(&request)).await
     }
 
-    fn answered(&self, once: &str) {
+    fn forget_key(&self, idempotency_key: &str) {
         // If the queue is full, the note is dropped, and the key is removed once it is old.
-        let once = once.to_owned();
-        self.writer.note(move |store| store.answered(once));
+        let idempotency_key = idempotency_key.to_owned();
+        self.writer.note(move |store| store.forget_key(idempotency_key));
     }
 
     async fn buckets(&self, space: &Space) -> Result<Vec<BucketTotals>> {

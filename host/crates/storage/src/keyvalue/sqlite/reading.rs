@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::keyvalue::limits::{MAX_READ, refuse, size};
+use crate::keyvalue::limits::{MAX_READ, reject, size};
 use crate::keyvalue::{Bucket, BucketTotals, Entry, KeyInfo, Result, Space, Value, Version};
 use modhost_core::clock::from_millis;
 
@@ -33,7 +33,7 @@ pub(super) fn get(
         bytes += entry.as_ref().map_or(0, |entry| entry.value.0.len());
         if bytes > MAX_READ {
             let max = size(MAX_READ);
-            return Ok(refuse(format!("the values exceed {max}, the maximum of one call; read fewer keys at once")));
+            return Ok(reject(format!("the values exceed {max}, the maximum of one call; read fewer keys at once")));
         }
         entries.push(entry);
     }

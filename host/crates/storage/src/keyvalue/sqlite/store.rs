@@ -27,7 +27,7 @@ pub(super) struct ChangeRequest {
     /// The quota of the space, in bytes.
     pub(super) quota: Limit,
     /// The idempotency key of the change.
-    pub(super) once: String,
+    pub(super) idempotency_key: String,
     /// When it was requested, in milliseconds since 1970.
     pub(super) at: i64,
 }
@@ -36,7 +36,7 @@ pub(super) struct ChangeRequest {
 pub(super) struct Store {
     connection: WriteConnection,
     /// Idempotency keys to forget. The next transaction removes them, so that no transaction is needed only for them.
-    answered: Vec<String>,
+    keys_to_forget: Vec<String>,
     /// The number of them that the open transaction removes.
     forgotten: usize,
 }
@@ -45,7 +45,7 @@ pub(super) struct Store {
 pub(super) fn start_writer(database: Database) -> Result<Writer<Store>, StorageError> {
     let connection = connect(&database).map_err(|error| database.explain(&error))?;
     let connection = WriteConnection::new(connection, database)?;
-    Writer::start(Store { connection, answered: Vec::new(), forgotten: 0 }, "keyvalue", LIMITS)
+    Writer::start(Store { connection, keys_to_forget: Vec::new(), forgotten: 0 }, "keyvalue", LIMITS)
 }
 
 fn connect(database: &Database) -> rusqlite::Result<rusqlite::Connection> {
@@ -68,8 +68,8 @@ impl Store {
     }
 
     /// Forgets an idempotency key with the next commit.
-    pub(super) fn answered(&mut self, once: String) {
-        self.answered.push(once);
+    pub(super) fn forget_key(&mut self, idempotency_key: String) {
+        self.keys_to_forget.push(idempotency_key);
     }
 }
 
@@ -80,19 +80,19 @@ impl WriteStore for Store {
         &mut self.connection
     }
 
-    fn begun(&mut self) -> rusqlite::Result<()> {
-        self.forgotten = self.answered.len();
-        self.answered.iter().try_for_each(|once| tables::forget(&self.connection, once))
+    fn on_begin(&mut self) -> rusqlite::Result<()> {
+        self.forgotten = self.keys_to_forget.len();
+        self.keys_to_forget.iter().try_for_each(|idempotency_key| tables::forget(&self.connection, idempotency_key))
     }
 
-    fn committed(&mut self) {
-        self.answered.drain(..self.forgotten);
+    fn on_commit(&mut self) {
+        self.keys_to_forget.drain(..self.forgotten);
         self.forgotten = 0;
     }
 
     fn close(mut self) -> Result<(), StorageError> {
         let forgotten = self.connection.transaction().and_then(|transaction| {
-            self.answered.iter().try_for_each(|once| tables::forget(&transaction, once))?;
+            self.keys_to_forget.iter().try_for_each(|idempotency_key| tables::forget(&transaction, idempotency_key))?;
             transaction.commit()
         });
         forgotten.map_err(|error| self.connection.database().explain(&error))?;

@@ -13,7 +13,7 @@ type Result<T> = std::result::Result<T, Fault>;
 /// Applies a change in an open transaction, unless it was applied before. The caller must roll back a refused change,
 /// which may have changed rows.
 pub(super) fn change(connection: &Connection, request: &ChangeRequest) -> Result<Changed> {
-    if let Some(earlier) = earlier_answer(connection, &request.once)? {
+    if let Some(earlier) = earlier_answer(connection, &request.idempotency_key)? {
         return Ok(earlier);
     }
     let changed = Space::of(connection, request)?.apply(&request.change)?;
@@ -24,20 +24,21 @@ pub(super) fn change(connection: &Connection, request: &ChangeRequest) -> Result
         Changed::Stale(_) => return Ok(changed),
     };
     let sql = "INSERT INTO done (once, at, answer) VALUES (?1, ?2, ?3)";
-    connection.prepare_cached(sql)?.execute(params![request.once, request.at, answer])?;
+    connection.prepare_cached(sql)?.execute(params![request.idempotency_key, request.at, answer])?;
     Ok(changed)
 }
 
 /// Returns the answer of a change that was applied before; `None` if it was not.
-fn earlier_answer(connection: &Connection, once: &str) -> Result<Option<Changed>> {
+fn earlier_answer(connection: &Connection, idempotency_key: &str) -> Result<Option<Changed>> {
     let sql = "SELECT answer FROM done WHERE once = ?1";
-    let found = connection.prepare_cached(sql)?.query_row([once], |row| row.get::<_, Option<i64>>(0)).optional()?;
+    let found =
+        connection.prepare_cached(sql)?.query_row([idempotency_key], |row| row.get::<_, Option<i64>>(0)).optional()?;
     Ok(found.map(|answer| answer.map_or(Changed::Done, Changed::Counted)))
 }
 
 /// Removes an idempotency key.
-pub(super) fn forget(connection: &Connection, once: &str) -> rusqlite::Result<()> {
-    connection.prepare_cached("DELETE FROM done WHERE once = ?1")?.execute([once]).map(drop)
+pub(super) fn forget(connection: &Connection, idempotency_key: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM done WHERE once = ?1")?.execute([idempotency_key]).map(drop)
 }
 
 /// A space with an open change of one of its buckets.

@@ -15,7 +15,7 @@ const MAX_SHOWN: usize = 200;
 
 /// The events that a module wants. An empty list doesn't restrict the selection.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Interest {
+pub struct EventFilter {
     /// The event names; never empty.
     pub events: Vec<NamePattern>,
     /// The sources.
@@ -49,13 +49,13 @@ pub struct Candidate<'a> {
 
 /// The reason a module doesn't receive an event.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Unwanted {
+pub enum Mismatch {
     /// The module doesn't want events of this name.
     Name,
     /// The event names another module.
-    ForAnother(String),
+    OtherModule(String),
     /// The event is for a single module, but its name cannot be read.
-    ForNobody,
+    UnreadableModule,
     /// The module doesn't want events from this source.
     Source,
     /// The module doesn't serve this tenant.
@@ -119,35 +119,35 @@ impl<'a> Candidate<'a> {
     }
 }
 
-impl Interest {
+impl EventFilter {
     /// Checks whether a module of this name receives an event.
     ///
     /// # Errors
     ///
     /// Returns the first reason why it doesn't.
-    pub fn judge(&self, module: &Name, candidate: &Candidate<'_>) -> Result<(), Unwanted> {
+    pub fn check(&self, module: &Name, candidate: &Candidate<'_>) -> Result<(), Mismatch> {
         let event = candidate.event;
-        let check = |wanted: bool, reason: Unwanted| if wanted { Ok(()) } else { Err(reason) };
-        check(self.events.iter().any(|pattern| pattern.matches(&event.name)), Unwanted::Name)?;
+        let require = |wanted: bool, reason: Mismatch| if wanted { Ok(()) } else { Err(reason) };
+        require(self.events.iter().any(|pattern| pattern.matches(&event.name)), Mismatch::Name)?;
         match event.module() {
-            Some(chosen) if chosen != module.as_str() => return Err(Unwanted::ForAnother(chosen.to_owned())),
+            Some(chosen) if chosen != module.as_str() => return Err(Mismatch::OtherModule(chosen.to_owned())),
             // An event for a single module, whose name cannot be read, must not go to every module.
-            None if event.chooses() => return Err(Unwanted::ForNobody),
+            None if event.is_for_one_module() => return Err(Mismatch::UnreadableModule),
             _ => {}
         }
-        check(self.sources.is_empty() || self.sources.contains(&event.source), Unwanted::Source)?;
-        check(self.tenants.is_empty() || self.tenants.contains(&event.tenant), Unwanted::Tenant)?;
+        require(self.sources.is_empty() || self.sources.contains(&event.source), Mismatch::Source)?;
+        require(self.tenants.is_empty() || self.tenants.contains(&event.tenant), Mismatch::Tenant)?;
         let is_listed = |assistant: &str| self.assistants.iter().any(|wanted| wanted == assistant);
         let is_wanted = match event.assistant_id() {
             Some(assistant) => is_listed(assistant),
             // The event names this module, but its assistant cannot be read: no other module would answer it.
-            None => event.chooses() && event.flaw().is_some(),
+            None => event.is_for_one_module() && event.parse_error().is_some(),
         };
-        check(self.assistants.is_empty() || is_wanted, Unwanted::Assistant)?;
+        require(self.assistants.is_empty() || is_wanted, Mismatch::Assistant)?;
         for (path, wanted) in &self.fields {
             let found = candidate.find(path);
             if !found.is_some_and(|found| wanted.iter().any(|wanted| found.equals(wanted))) {
-                return Err(Unwanted::Field(path.clone(), found.map(format_value)));
+                return Err(Mismatch::Field(path.clone(), found.map(format_value)));
             }
         }
         Ok(())

@@ -24,7 +24,7 @@ use super::harness::{http as http_client, until};
 const API: &str = "/public/chat";
 
 /// A local platform with the proxy in front of it.
-pub struct FarSide {
+pub struct FaultyPlatform {
     /// Stops when dropped.
     _platform: LocalPlatform,
     proxy: Arc<Proxy>,
@@ -35,7 +35,7 @@ pub struct FarSide {
 
 /// A request of the host.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct RecordedRequest {
     /// The life of the host that sent it, from 1.
     pub life: u32,
     pub method: Method,
@@ -52,7 +52,7 @@ pub struct Seen {
 pub enum Fault {
     /// The platform doesn't get the request; the proxy answers with this status, `Retry-After`, and body.
     Answer(u16, Option<u64>, &'static str),
-    /// The platform executes the request; the answer is delayed until [`FarSide::let_go`].
+    /// The platform executes the request; the answer is delayed until [`FaultyPlatform::release`].
     Hold,
 }
 
@@ -68,7 +68,7 @@ pub struct Question {
 struct Proxy {
     target: String,
     client: reqwest::Client,
-    seen: Mutex<Vec<Seen>>,
+    seen: Mutex<Vec<RecordedRequest>>,
     planned: Mutex<Vec<Planned>>,
     free: watch::Sender<bool>,
 }
@@ -82,7 +82,7 @@ struct Planned {
     fault: Fault,
 }
 
-impl Seen {
+impl RecordedRequest {
     /// The delivery that the request belongs to.
     pub fn delivery(&self) -> Option<&str> {
         self.key.as_ref()?.split('-').next()
@@ -113,7 +113,7 @@ impl Question {
     }
 }
 
-impl FarSide {
+impl FaultyPlatform {
     /// Starts the platform and the proxy, with an assistant for each of these modules.
     pub async fn start(modules: &[&str]) -> Self {
         let assistants = modules.iter().map(|module| Assistant {
@@ -165,17 +165,17 @@ impl FarSide {
     }
 
     /// Releases all delayed answers, and delays no further ones.
-    pub fn let_go(&self) {
+    pub fn release(&self) {
         self.proxy.free.send_replace(true);
     }
 
     /// The requests of the host so far, in order.
-    pub fn seen(&self) -> Vec<Seen> {
+    pub fn seen(&self) -> Vec<RecordedRequest> {
         self.proxy.seen.lock().unwrap().clone()
     }
 
     /// The requests of one delivery to one call of the API.
-    pub fn seen_of(&self, delivery: &str, method: &Method, path: &str) -> Vec<Seen> {
+    pub fn seen_of(&self, delivery: &str, method: &Method, path: &str) -> Vec<RecordedRequest> {
         let mut seen = self.seen();
         seen.retain(|seen| seen.delivery() == Some(delivery) && seen.is(method, path));
         seen
@@ -319,8 +319,13 @@ impl Proxy {
         let path = format!("/{path}").strip_prefix(API).unwrap().to_owned();
         let key = parts.headers.get("idempotency-key").map(|key| key.to_str().unwrap().to_owned());
         let json: Value = serde_json::from_slice(body).unwrap_or_default();
-        let seen =
-            Seen { life, method: parts.method.clone(), path, key, text: json["text"].as_str().map(str::to_owned) };
+        let seen = RecordedRequest {
+            life,
+            method: parts.method.clone(),
+            path,
+            key,
+            text: json["text"].as_str().map(str::to_owned),
+        };
         let text = String::from_utf8_lossy(body);
         let mut planned = self.planned.lock().unwrap();
         let found =
@@ -347,8 +352,8 @@ impl Proxy {
     }
 }
 
-impl Drop for FarSide {
+impl Drop for FaultyPlatform {
     fn drop(&mut self) {
-        self.let_go();
+        self.release();
     }
 }

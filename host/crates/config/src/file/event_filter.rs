@@ -7,28 +7,28 @@ use serde_json::Value as Json;
 
 use super::{items, name_of};
 use crate::table::{Table, Value, to_json};
-use modhost_core::event::interest::{Interest, NamePattern, Path};
+use modhost_core::event::event_filter::{EventFilter, NamePattern, Path};
 
 /// The event that a module handles by default.
 const DEFAULT_EVENT: &str = "unique.chat.external-module.chosen";
 
 /// The events that a module handles, and the spans of the names that are checked against other parts.
-pub(super) struct LocatedInterest {
-    pub wants: Interest,
+pub(super) struct LocatedEventFilter {
+    pub wants: EventFilter,
     pub sources: Vec<Range<usize>>,
     pub tenants: Vec<Range<usize>>,
 }
 
-pub(super) fn interest(table: &Table<'_>) -> LocatedInterest {
+pub(super) fn event_filter(table: &Table<'_>) -> LocatedEventFilter {
     let events = events(table.get("events"));
     let sources = items(table.get("sources"));
     let tenants = items(table.get("tenants"));
     let assistants = items(table.get("assistants"));
     let fields = table.get("match").and_then(|value| value.table("[module.match]"));
-    LocatedInterest {
+    LocatedEventFilter {
         sources: sources.iter().map(Value::span).collect(),
         tenants: tenants.iter().map(Value::span).collect(),
-        wants: Interest {
+        wants: EventFilter {
             events,
             sources: sources.into_iter().map(|value| name_of(Some(value))).collect(),
             tenants: tenants.into_iter().map(|value| name_of(Some(value))).collect(),

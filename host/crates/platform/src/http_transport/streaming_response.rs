@@ -10,11 +10,11 @@ use super::failure::{Failure, quote, redacted};
 use super::{ANSWER_LIMIT, Answer, Call, HttpTransport, whole};
 use crate::chat_completion::{Fault, MAX_EVENT};
 use crate::{CallError, ErrorKind, Result};
-use modhost_core::sse::{self, Beginning, Parser, Read};
+use modhost_core::sse::{self, BodyFormat, Item, Parser};
 
 /// A started answer. It is read only on demand, so that backpressure reaches the server. Dropping it closes the
 /// connection.
-pub(crate) struct Opened {
+pub(crate) struct StreamingResponse {
     transport: Arc<HttpTransport>,
     call: Call,
     response: reqwest::Response,
@@ -25,7 +25,7 @@ pub(crate) struct Opened {
     is_over: bool,
 }
 
-impl Opened {
+impl StreamingResponse {
     pub(super) fn new(transport: Arc<HttpTransport>, call: Call, response: reqwest::Response) -> Self {
         Self { transport, call, response, parser: Parser::new(MAX_EVENT), piece: Bytes::new(), is_over: false }
     }
@@ -35,18 +35,18 @@ impl Opened {
     pub(crate) async fn has_events(&mut self) -> Result<bool> {
         let mut blank = 0;
         loop {
-            let skipped = sse::blank(&self.piece);
+            let skipped = sse::leading_blank(&self.piece);
             self.piece.advance(skipped);
             blank += skipped;
             if blank > ANSWER_LIMIT {
                 return Err(self.broken(&format!("it starts with more than {ANSWER_LIMIT} bytes of white space")));
             }
-            match sse::beginning(&self.piece) {
-                Beginning::Events => return Ok(true),
-                Beginning::Unknown if !self.is_over => self.fetch().await?,
+            match sse::detect_format(&self.piece) {
+                BodyFormat::Events => return Ok(true),
+                BodyFormat::Unknown if !self.is_over => self.fetch().await?,
                 // Empty, or an unknown field: an event stream if the content type says so.
-                Beginning::Other if !self.is_declared() || self.piece.starts_with(b"{") => return Ok(false),
-                Beginning::Other | Beginning::Unknown => return Ok(self.is_declared()),
+                BodyFormat::Other if !self.is_declared() || self.piece.starts_with(b"{") => return Ok(false),
+                BodyFormat::Other | BodyFormat::Unknown => return Ok(self.is_declared()),
             }
         }
     }
@@ -60,7 +60,7 @@ impl Opened {
     /// Receives the next chunk.
     async fn fetch(&mut self) -> Result<()> {
         let chunk = async { self.response.chunk().await.map_err(Failure::of) };
-        match self.call.in_time(chunk).await {
+        match self.call.with_deadline(chunk).await {
             Ok(Some(piece)) if self.piece.is_empty() => self.piece = piece,
             Ok(Some(piece)) => self.piece = [&self.piece[..], &piece].concat().into(),
             Ok(None) => self.is_over = true,
@@ -70,13 +70,13 @@ impl Opened {
     }
 
     /// Waits for the next item, and returns whether the answer ended with it. Returns `None` at the end. Cancel safe.
-    pub(crate) async fn next(&mut self) -> Result<Option<(Read, bool)>> {
+    pub(crate) async fn next(&mut self) -> Result<Option<(Item, bool)>> {
         loop {
-            if let Some(read) = self.parser.next(&mut self.piece) {
-                return Ok(Some((read, false)));
+            if let Some(item) = self.parser.next(&mut self.piece) {
+                return Ok(Some((item, false)));
             }
             if self.is_over {
-                return Ok(self.parser.finish().map(|read| (read, true)));
+                return Ok(self.parser.finish().map(|item| (item, true)));
             }
             self.fetch().await?;
         }
@@ -91,7 +91,7 @@ impl Opened {
     /// Reads an answer without events to its end. Also returns its call.
     pub(crate) async fn whole(self) -> Result<(Call, Answer)> {
         let Self { transport, call, response, piece, .. } = self;
-        match call.in_time(whole(response, piece)).await {
+        match call.with_deadline(whole(response, piece)).await {
             Ok(answer) => Ok((call, answer)),
             Err(failure) => Err(transport.failed(&call, 1, &failure)),
         }
@@ -108,7 +108,7 @@ impl Opened {
                 format!("an event can't be understood ({why}): {quoted}")
             }
             Fault::TooLarge(what, limit) => format!("{what} is larger than {limit} bytes"),
-            Fault::Cut => "it stopped without having come to its end".to_owned(),
+            Fault::Truncated => "it stopped without having come to its end".to_owned(),
             Fault::Empty | Fault::OnlyToolCalls(_) => {
                 return self.transport.fault(&format!("{}: the answer", self.call), fault);
             }
