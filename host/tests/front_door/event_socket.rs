@@ -200,7 +200,7 @@ async fn rejects_events_of_other_companies_and_continues() {
     let kept: Vec<_> = kept["unreadable"].as_array().unwrap().iter().map(|it| (&it["source"], &it["size"])).collect();
     assert_eq!(kept.len(), 3, "{kept:?}");
     host.logged(&["WARN", "event belongs to no tenant", "company_other", "source=socket"]).await;
-    host.logged(&["ERROR", "an event of more than 4096 bytes came, `max_body` in [server]"]).await;
+    host.logged(&["ERROR", "event lost: larger than `max_body` in [server]", "max_body=4096"]).await;
     assert_eq!(count(&host, "user-message-created"), 1, "{}", host.log());
     assert_eq!(status(&host).await["refused"], 5);
     assert!(!host.log().contains("sesame"), "the log contains the key");

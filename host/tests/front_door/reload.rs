@@ -123,7 +123,7 @@ async fn refused_file_leaves_the_serving_version() {
     let core_module = wat::parse_str("(module)").unwrap();
     let other_world = wat::parse_str("(component)").unwrap();
     let files: [(&[u8], &str); 6] = [
-        (&good[..good.len() / 2], "the file is cut short"),
+        (&good[..good.len() / 2], "the file is truncated"),
         (b"", "the file is empty: its build failed, or is still writing it"),
         (&core_module, "the file is a core module, not a component"),
         (b"Hello, I am a module.\n", "the file is not WebAssembly"),

@@ -158,7 +158,7 @@ async fn acknowledged_events_wait_for_a_good_component() {
         ("nothing", FileState::Nothing, "there is no such file"),
         ("nofolder", FileState::NoFolder, "there is no such file"),
         ("empty", FileState::Bytes(Vec::new()), "empty"),
-        ("half", FileState::Bytes(good[..good.len() / 2].to_vec()), "cut short"),
+        ("half", FileState::Bytes(good[..good.len() / 2].to_vec()), "the file is truncated"),
         ("text", FileState::Bytes(b"<html>".to_vec()), "not WebAssembly"),
         ("folder", FileState::Folder, "it is a folder"),
         (

@@ -50,7 +50,7 @@ async fn keyvalue_quota_is_capped_by_tenant_and_server() {
         [("Test", "8.0 KiB that `limits.keyvalue` of the tenant"), ("Small", "4.0 KiB that `limits.keyvalue` in")]
     {
         chat(&host, module, "kv-fill 9000 a").await;
-        host.logged(&["delivery failed", "takes 0 B of the ", kept, &format!("module={module} ")]).await;
+        host.logged(&["delivery failed", "take 0 B of the ", kept, &format!("module={module} ")]).await;
     }
 }
 

@@ -20,7 +20,7 @@ fn incompatibilities() -> Vec<Incompatibility> {
         incompatibility("nothing", Vec::new(), "", &["the file is empty"]),
         incompatibility("a-letter", b"Dear host, please run me.".to_vec(), "", &["not WebAssembly"]),
         incompatibility("a-core-module", text("(module)"), "", &["core module", "component"]),
-        incompatibility("half-a-component", whole[..whole.len() / 2].to_vec(), "", &["cut short"]),
+        incompatibility("half-a-component", whole[..whole.len() / 2].to_vec(), "", &["the file is truncated"]),
         incompatibility("another-world", text("(component)"), "", &["handle"]),
         incompatibility("too-large", vec![0; (64 << 20) + 1], "", &["64"]),
         incompatibility(
