@@ -236,7 +236,7 @@ async fn send_prints_the_steps_and_the_answer() {
 
     let listens = send(&host, &["--to", "ChatLog", "note this"]).await;
     assert_eq!((listens.code, listens.stdout.as_str()), (0, ""));
-    assert!(listens.stderr.contains("ChatLog never replies"), "{listens:?}");
+    assert!(listens.stderr.contains("ChatLog only listens"), "{listens:?}");
     host.logged(&["note this", "module=ChatLog"]).await;
 }
 

@@ -290,7 +290,7 @@ async fn version_without_a_conclusive_dry_run_needs_a_trial() {
     assert_eq!(ask(&host).await, "two");
     completed(&host).await;
     let reads = small_with("three", Behavior::Reads, 0);
-    let reason = refused(&host, &reads, "can tell how it does").await;
+    let reason = refused(&host, &reads, "dry runs has a result").await;
     assert!(reason.contains("modhost modules pin Test") && reason.contains("`canary`"), "{reason}");
     assert_eq!(host.module("Test").await["version"], version(&small("two")));
     // A canary can judge the version instead.
