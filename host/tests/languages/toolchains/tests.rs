@@ -182,7 +182,7 @@ const NEED_TOOLS: [&str; 9] = [
     "assistants::",
     "calls::",
     "faults::",
-    "what_this_machine_lacks",
+    "missing_toolchains_are_listed",
     "templates::python",
     "templates::javascript",
     "templates::typescript",
@@ -204,6 +204,6 @@ fn tests_are_skipped_and_reported_without_tools() {
 
 #[test]
 fn tests_fail_without_required_tools() {
-    let (passed, said) = tests_on(&Stubs::bare(), true, &["calls::go", "what_this_machine_lacks"]);
+    let (passed, said) = tests_on(&Stubs::bare(), true, &["calls::go", "missing_toolchains_are_listed"]);
     assert!(!passed && said.contains("2 failed") && said.contains("no Go in PATH"), "{said}");
 }
