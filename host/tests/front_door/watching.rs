@@ -24,7 +24,9 @@ async fn serves_a_slowly_written_file_once_complete() {
     let whole = small("two");
     // A slow build tool: each partial file stays until the host has read and rejected it.
     let mut file = File::create(host.file("module.wasm")).unwrap();
-    for (piece, words) in [(0..0, "the file is empty"), (0..20, "the file is truncated"), (20..whole.len() / 2, "the file is truncated")] {
+    for (piece, words) in
+        [(0..0, "the file is empty"), (0..20, "the file is truncated"), (20..whole.len() / 2, "the file is truncated")]
+    {
         file.write_all(&whole[piece]).unwrap();
         until(words, async || host.module("Test").await["refused"].as_str()?.contains(words).then_some(())).await;
         assert_eq!(
