@@ -22,6 +22,7 @@ mod keyvalue;
 mod listener;
 mod logging;
 mod metrics;
+mod neighbors;
 mod offline;
 mod other_platforms;
 mod output;

@@ -4,6 +4,7 @@
 mod reload;
 mod saved_settings;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -19,13 +20,14 @@ use crate::resolved_config::ResolvedConfig;
 use modhost_config::{CompilerSettings, ConfigError, ConfigErrors, Scheme, Server, Settings, Source};
 use modhost_core::browser_guard::BrowserGuard;
 use modhost_core::clock::SystemClock;
+use modhost_core::event::Name;
 use modhost_core::metrics;
 use modhost_core::sync::lock;
 use modhost_ingress::health::{self, Health};
 use modhost_ingress::listener::{Listener, ListenerRules, Routes};
 use modhost_ingress::sources::event_socket::EventSockets;
 use modhost_ingress::sources::{self, Sources};
-use modhost_platform::{SetupError, http_client};
+use modhost_platform::TenantHttpClients;
 use modhost_runtime::dispatch::{DispatchSettings, DispatchSink, Dispatcher, FailedAttempt, SWEEP_EVERY};
 use modhost_runtime::engine::{Compiler, CompilerLimits, Engine, FileWatch, MAX_CONCURRENT_DRY_RUNS, Registry};
 use modhost_storage::error::StorageError;
@@ -102,9 +104,6 @@ pub enum StartError {
     /// The unreadable requests kept for operators can't be listed.
     #[error("cannot list the unreadable requests of the data directory: {0}")]
     Unreadable(String),
-    /// The HTTP client can't be created.
-    #[error("the HTTP client can't be made: {0}")]
-    Client(#[from] SetupError),
 }
 
 /// The parts of a host that changed settings replace.
@@ -118,7 +117,7 @@ struct Parts {
     admin: Arc<Listener>,
     access: Arc<Access>,
     addresses: Addresses,
-    client: reqwest::Client,
+    clients: TenantHttpClients,
 }
 
 /// The addresses that the host listens on. A changed address takes effect after a restart.
@@ -161,8 +160,8 @@ impl Host {
         metrics::start();
         let reader = SettingsReader::new(load);
         let (active, saved) = reader.read_at_start().await?;
-        let client = http_client()?;
-        let config = ResolvedConfig::of(&active, &client)?;
+        let clients = TenantHttpClients::default();
+        let config = ResolvedConfig::of(&active, &clients)?;
         let settings = Arc::new(active.settings().clone());
         let public = listen(settings.server.listen, "--port").await?;
         let admin = listen(settings.server.admin_listen, "--admin-port").await?;
@@ -222,7 +221,7 @@ impl Host {
             admin: admin_listener,
             access: Access::new(access(&config, admin_address)),
             addresses: Addresses { public: public_address, admin: admin_address },
-            client,
+            clients,
         };
         let watched = Arc::new(Mutex::new(watched_files(&active)));
         let files = FileWatch::new({
@@ -372,6 +371,8 @@ impl Parts {
         self.public.set(config.rules);
         // First: while a source's secrets are unconfirmed, no request may count as a forgery.
         self.sources.set_unconfirmed(config.unconfirmed);
+        let tenants: HashSet<Name> = config.tenants.iter().map(|tenant| tenant.name.clone()).collect();
+        self.clients.retain(|tenant| tenants.contains(tenant));
         self.registry.set(config.specs, || self.dispatcher.set_routes(config.tenants, config.routes, config.apology));
         // After the routes: the events of a new source need them.
         self.sources.set(config.webhooks, config.max_body);

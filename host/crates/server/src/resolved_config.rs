@@ -7,7 +7,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
-use reqwest::Client;
 
 use modhost_config as config;
 use modhost_config::http::{HttpEntry, HttpHeader};
@@ -26,7 +25,7 @@ use modhost_ingress::sources::{Reader, Source, TenantResolver};
 use modhost_platform::nexus::{Nexus, NexusSettings};
 use modhost_platform::openai::{OpenAi, OpenAiSettings};
 use modhost_platform::unique::{Unique, UniqueSettings};
-use modhost_platform::{NullPlatform, Platform, SetupError, WithModel};
+use modhost_platform::{HttpClients, NullPlatform, Platform, SetupError, TenantHttpClients, WithModel};
 use modhost_runtime::capabilities::{Grants, HttpGrant, HttpGrants};
 use modhost_runtime::dispatch::{RouteSpec, TenantSpec};
 use modhost_runtime::engine::{CanaryPolicy, Spec, SwapPolicy};
@@ -67,10 +66,10 @@ impl ResolvedConfig {
     /// # Errors
     ///
     /// Returns all references that can't be resolved, each with its location.
-    pub fn new(settings: &Settings, client: &Client) -> Result<Self, ConfigErrors> {
+    pub fn new(settings: &Settings, clients: &TenantHttpClients) -> Result<Self, ConfigErrors> {
         let environment = Arc::new(Environment::of(settings)?);
         let loaded = LoadedSettings { settings: settings.clone(), environment, is_complete: true };
-        Self::of(&ActiveSettings::new(loaded), client)
+        Self::of(&ActiveSettings::new(loaded), clients)
     }
 
     /// Resolves the settings in effect. A retained part that can no longer be resolved is omitted and logged.
@@ -78,7 +77,7 @@ impl ResolvedConfig {
     /// # Errors
     ///
     /// Returns all references that can't be resolved, each with its location.
-    pub fn of(active: &ActiveSettings, client: &Client) -> Result<Self, ConfigErrors> {
+    pub fn of(active: &ActiveSettings, clients: &TenantHttpClients) -> Result<Self, ConfigErrors> {
         let (settings, environment) = (active.settings(), active.environment());
         let mut errors = Vec::new();
         let mut resolver = Resolver { active, errors: &mut errors };
@@ -93,11 +92,11 @@ impl ResolvedConfig {
         let sockets = resolver.each(
             sockets,
             |(source, _)| of_source(source),
-            |(source, socket), environment| event_socket::event_socket(source, socket, active, client, environment),
+            |(source, socket), environment| event_socket::event_socket(source, socket, active, clients, environment),
         );
         let of_tenant = |tenant: &&config::Tenant| SettingsPart::Tenant(tenant.name.clone());
         let tenants = resolver.each(&settings.tenants, of_tenant, |tenant, environment| {
-            self::tenant(tenant, active, client, environment)
+            self::tenant(tenant, active, clients, environment)
         });
         let of_module = |module: &&config::Module| SettingsPart::Module(module.name.clone());
         let specs = resolver.each(&settings.modules, of_module, serving_spec);
@@ -308,15 +307,16 @@ fn owners<'t>(
 fn tenant(
     tenant: &config::Tenant,
     active: &ActiveSettings,
-    client: &Client,
+    clients: &TenantHttpClients,
     environment: &Environment,
 ) -> Result<TenantSpec, Vec<ConfigError>> {
+    let clients = || clients.of(&tenant.name);
     let platform = match &tenant.platform {
-        PlatformSettings::Unique(settings) => unique(settings, client, environment),
-        PlatformSettings::Nexus(settings) => nexus(settings, client, environment),
+        PlatformSettings::Unique(settings) => unique(settings, clients, environment),
+        PlatformSettings::Nexus(settings) => nexus(settings, clients, environment),
         PlatformSettings::None => Ok(Arc::new(NullPlatform) as Arc<dyn Platform>),
     };
-    let model = tenant.completion.as_ref().map(|settings| openai(settings, client, environment)).transpose();
+    let model = tenant.completion.as_ref().map(|settings| openai(settings, clients, environment)).transpose();
     let (platform, model) = match (platform, model) {
         (Ok(platform), Ok(model)) => (platform, model),
         (platform, model) => {
@@ -369,7 +369,7 @@ impl From<SetupError> for ClientError {
 
 fn unique(
     settings: &UniquePlatform,
-    client: &Client,
+    clients: impl Fn() -> Result<HttpClients, SetupError>,
     environment: &Environment,
 ) -> Result<Arc<dyn Platform>, ClientError> {
     let (base, app_id, key) = (
@@ -387,12 +387,12 @@ fn unique(
     unique.model.clone_from(&settings.model);
     unique.timeout = settings.timeout;
     unique.idempotency_header.clone_from(&settings.idempotency_header);
-    Ok(Arc::new(Unique::new(unique, client.clone())?))
+    Ok(Arc::new(Unique::new(unique, clients()?)?))
 }
 
 fn nexus(
     settings: &NexusPlatform,
-    client: &Client,
+    clients: impl Fn() -> Result<HttpClients, SetupError>,
     environment: &Environment,
 ) -> Result<Arc<dyn Platform>, ClientError> {
     let base = settings.api_base.resolve_url(environment, NEXUS_API_BASE);
@@ -403,10 +403,14 @@ fn nexus(
     let mut nexus = NexusSettings::new(api_base, api_key);
     nexus.timeout = settings.timeout;
     nexus.idempotency_header.clone_from(&settings.idempotency_header);
-    Ok(Arc::new(Nexus::new(nexus, client.clone())?))
+    Ok(Arc::new(Nexus::new(nexus, clients()?)?))
 }
 
-fn openai(settings: &CompletionSettings, client: &Client, environment: &Environment) -> Result<OpenAi, ClientError> {
+fn openai(
+    settings: &CompletionSettings,
+    clients: impl Fn() -> Result<HttpClients, SetupError>,
+    environment: &Environment,
+) -> Result<OpenAi, ClientError> {
     let base = settings.api_base.resolve_url(environment, OPENAI_API_BASE);
     let key = settings.api_key.as_ref().map(|key| key.resolve(environment)).transpose();
     let (api_base, api_key) = match (base, key) {
@@ -417,7 +421,7 @@ fn openai(settings: &CompletionSettings, client: &Client, environment: &Environm
     openai.api_key = api_key;
     openai.timeout = settings.timeout;
     openai.idempotency_header.clone_from(&settings.idempotency_header);
-    Ok(OpenAi::new(openai, client.clone())?)
+    Ok(OpenAi::new(openai, clients()?)?)
 }
 
 fn route(module: &config::Module, active: &ActiveSettings) -> RouteSpec {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use modhost_config::{ActiveSettings, Environment, LoadedSettings, Settings, SettingsPart};
-use modhost_platform::http_client;
+use modhost_platform::TenantHttpClients;
 use modhost_server::resolved_config::ResolvedConfig;
 use proptest::prelude::*;
 
@@ -207,10 +207,10 @@ fn assert_unchanged(was: &ActiveSettings, is: &ActiveSettings, at: usize) {
 
 #[test]
 fn retains_everything_wherever_a_file_is_truncated() {
-    let client = http_client().unwrap();
+    let clients = TenantHttpClients::default();
     for text in [shipped(), shipped_with_all(), RICH.to_owned(), server_last()] {
         let (whole, now) = (active(&text), Instant::now());
-        let config = ResolvedConfig::of(&whole, &client).unwrap_or_else(|errors| panic!("{errors}"));
+        let config = ResolvedConfig::of(&whole, &clients).unwrap_or_else(|errors| panic!("{errors}"));
         let mut count = 0;
         for (at, cut) in cuts(&text) {
             count += 1;
@@ -218,7 +218,7 @@ fn retains_everything_wherever_a_file_is_truncated() {
             assert_unchanged(&whole, &merged, at);
             // The tenants and routes of events are unchanged.
             let cut_config =
-                ResolvedConfig::of(&merged, &client).unwrap_or_else(|errors| panic!("truncated at {at}: {errors}"));
+                ResolvedConfig::of(&merged, &clients).unwrap_or_else(|errors| panic!("truncated at {at}: {errors}"));
             for webhook in &config.webhooks {
                 let kept = cut_config.webhooks.iter().find(|it| it.path == webhook.path).unwrap();
                 assert_eq!(kept.reader, webhook.reader, "truncated at {at}");
@@ -365,7 +365,7 @@ fn removes_at_once_without_a_grace_period() {
 
 /// Returns the tenant that gets the events of a company. `None` if they are rejected.
 fn tenant_of(active: &ActiveSettings, company: &str) -> Option<String> {
-    let config = ResolvedConfig::of(active, &http_client().unwrap()).unwrap_or_else(|errors| panic!("{errors}"));
+    let config = ResolvedConfig::of(active, &TenantHttpClients::default()).unwrap_or_else(|errors| panic!("{errors}"));
     let body = serde_json::json!({ "id": "evt_1", "event": "a", "companyId": company, "userId": "u", "payload": {} });
     let event = config.webhooks[0].reader.read(&http::HeaderMap::new(), &body.to_string().into_bytes().into());
     event.ok().map(|event| event.tenant.to_string())
@@ -436,7 +436,7 @@ fn with_values(values: &[(&str, &str)]) -> LoadedSettings {
 
 /// Returns the number of keys of the source, and whether its secrets are unconfirmed.
 fn keys(active: &ActiveSettings) -> (usize, bool) {
-    let config = ResolvedConfig::of(active, &http_client().unwrap()).unwrap_or_else(|errors| panic!("{errors}"));
+    let config = ResolvedConfig::of(active, &TenantHttpClients::default()).unwrap_or_else(|errors| panic!("{errors}"));
     (config.webhooks[0].keys.len(), !config.unconfirmed.is_empty())
 }
 

@@ -12,7 +12,7 @@ use crate::commands::{SettingsFile, caching_engine};
 use modhost_config::{ConfigErrors, Module, Settings, read_failed};
 use modhost_core::event::Name;
 use modhost_core::files::{self, ReadError};
-use modhost_platform::http_client;
+use modhost_platform::TenantHttpClients;
 use modhost_runtime::engine::Engine;
 use modhost_server::resolved_config::{self, ResolvedConfig};
 use modhost_storage::versions::ContentHash;
@@ -51,10 +51,9 @@ impl Report {
             Ok(settings) => settings,
             Err(errors) => return Ok(Self::new(&file.config, Some(errors), Vec::new(), Vec::new())),
         };
-        let client = http_client()?;
         let to_resolve = settings.clone();
         let resolved = files::blocking_with_timeout(files::READ_TIMEOUT, move || {
-            ResolvedConfig::new(&to_resolve, &client).map(|_| ())
+            ResolvedConfig::new(&to_resolve, &TenantHttpClients::default()).map(|_| ())
         });
         let problems = resolved.unwrap_or_else(|error| Err(read_failed(&error).into())).err();
         let engine = caching_engine(&settings, 1)?;

@@ -4,7 +4,7 @@
 //! A request is repeated only if that can't execute it twice; see [`retry`].
 
 mod failure;
-mod http_client;
+mod http_clients;
 mod retry;
 mod streaming_response;
 
@@ -26,7 +26,7 @@ use modhost_core::json::{Fields, Value};
 use modhost_core::retry_after::parse_retry_after;
 use modhost_core::secret::Secret;
 
-pub use http_client::http_client;
+pub use http_clients::{HttpClients, TenantHttpClients, http_client, tls_config};
 pub(super) use retry::Repeatability;
 pub(super) use streaming_response::StreamingResponse;
 
@@ -51,7 +51,10 @@ pub enum SetupError {
     #[error("{0} is empty or contains a control character, often a line break at its end")]
     Header(&'static str),
     /// TLS can't be set up.
-    #[error("the HTTP client can't be set up; are the system's CA certificates installed?")]
+    #[error("TLS can't be set up; are the system's CA certificates installed?")]
+    Tls(#[source] rustls::Error),
+    /// The HTTP client can't be created.
+    #[error("the HTTP client can't be created")]
     HttpClient(#[source] reqwest::Error),
 }
 
@@ -134,8 +137,8 @@ pub(super) struct Answer {
 /// The connection to a platform: address, credentials and retry policy.
 #[derive(Debug)]
 pub(super) struct HttpTransport {
-    /// The HTTP client.
-    pub(super) client: reqwest::Client,
+    /// The HTTP clients of the tenant.
+    pub(super) clients: HttpClients,
     /// The base address of all paths, checked by [`check_base`].
     pub(super) api_base: Url,
     /// The headers of every call, including the credentials.
@@ -154,7 +157,8 @@ impl HttpTransport {
         let headers = self.headers_of(call)?;
         let mut attempt = 1;
         loop {
-            let whole = async { whole(self.attempt(&headers, call, attempt).await?, Bytes::new()).await };
+            let whole =
+                async { whole(self.attempt(&self.clients.calls, &headers, call, attempt).await?, Bytes::new()).await };
             match call.with_deadline(whole).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => self.wait(call, attempt, &failure).await?,
@@ -168,7 +172,7 @@ impl HttpTransport {
         let headers = self.headers_of(&call)?;
         let mut attempt = 1;
         loop {
-            match call.with_deadline(self.attempt(&headers, &call, attempt)).await {
+            match call.with_deadline(self.attempt(&self.clients.streams, &headers, &call, attempt)).await {
                 Ok(response) => return Ok(StreamingResponse::new(self.clone(), call, response)),
                 Err(failure) => self.wait(&call, attempt, &failure).await?,
             }
@@ -279,12 +283,13 @@ impl HttpTransport {
     /// Sends the request once. Returns a successful response whose body has not been read.
     async fn attempt(
         &self,
+        client: &reqwest::Client,
         headers: &HeaderMap,
         call: &Call,
         attempt: u32,
     ) -> std::result::Result<reqwest::Response, Failure> {
         let started = Instant::now();
-        let mut request = self.client.request(call.method.clone(), self.url(call)).headers(headers.clone());
+        let mut request = client.request(call.method.clone(), self.url(call)).headers(headers.clone());
         if let Some(body) = &call.body {
             request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json")).body(body.clone());
         }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use url::Url;
 
 use super::chat_completion::failure;
-use super::http_transport::{Call, HttpTransport, Repeatability, check_base, credential, segment};
+use super::http_transport::{Call, HttpClients, HttpTransport, Repeatability, check_base, credential, segment};
 use super::{CallError, Caller, ErrorKind, Message, MessageChange, Platform, Result, Role, SetupError};
 use modhost_core::backoff::RetryPolicy;
 use modhost_core::json::Fields;
@@ -55,15 +55,15 @@ pub struct Nexus {
 }
 
 impl Nexus {
-    /// Creates a client with these settings, on the connections of `client` (see [`http_client`](super::http_client)).
+    /// Creates a client with these settings, on the connections of a tenant.
     ///
     /// # Errors
     /// Returns [`SetupError`] if a setting is invalid. Sends nothing.
-    pub fn new(settings: NexusSettings, client: reqwest::Client) -> std::result::Result<Self, SetupError> {
+    pub fn new(settings: NexusSettings, clients: HttpClients) -> std::result::Result<Self, SetupError> {
         let NexusSettings { api_base, api_key: key, timeout, retry, idempotency_header } = settings;
         check_base(&api_base, NEXUS_API_BASE)?;
         let headers = HeaderMap::from_iter([(API_KEY, credential("api_key", key.expose())?)]);
-        Ok(Self { transport: HttpTransport { client, api_base, headers, key, retry, idempotency_header }, timeout })
+        Ok(Self { transport: HttpTransport { clients, api_base, headers, key, retry, idempotency_header }, timeout })
     }
 }
 

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, Method};
 use serde_json::{Value, json};
 use url::Url;
 
-use super::http_transport::{Call, HttpTransport, Repeatability, check_base, credential};
+use super::http_transport::{Call, HttpClients, HttpTransport, Repeatability, check_base, credential};
 use super::{Caller, Completion, CompletionRequest, Result, SetupError};
 use modhost_core::backoff::RetryPolicy;
 use modhost_core::platform_urls::OPENAI_API_BASE;
@@ -68,11 +68,11 @@ pub struct OpenAi {
 }
 
 impl OpenAi {
-    /// Creates a client with these settings, on the connections of `client` (see [`http_client`](super::http_client)).
+    /// Creates a client with these settings, on the connections of a tenant.
     ///
     /// # Errors
     /// Returns [`SetupError`] if a setting is invalid. Sends nothing.
-    pub fn new(settings: OpenAiSettings, client: reqwest::Client) -> std::result::Result<Self, SetupError> {
+    pub fn new(settings: OpenAiSettings, clients: HttpClients) -> std::result::Result<Self, SetupError> {
         let OpenAiSettings { api_base, api_key, model, timeout, retry, idempotency_header } = settings;
         check_base(&api_base, OPENAI_API_BASE)?;
         let mut headers = HeaderMap::new();
@@ -80,7 +80,7 @@ impl OpenAi {
             headers.insert(AUTHORIZATION, bearer(key)?);
         }
         let key = api_key.unwrap_or_else(|| Secret::new(""));
-        let transport = HttpTransport { client, api_base, headers, key, retry, idempotency_header };
+        let transport = HttpTransport { clients, api_base, headers, key, retry, idempotency_header };
         Ok(Self { transport: Arc::new(transport), model, timeout })
     }
 

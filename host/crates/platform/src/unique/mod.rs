@@ -15,7 +15,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use jiff::Timestamp;
 use url::Url;
 
-use super::http_transport::{Answer, Call, HttpTransport, Repeatability, check_base, credential, header, segment};
+use super::http_transport::{
+    Answer, Call, HttpClients, HttpTransport, Repeatability, check_base, credential, header, segment,
+};
 use super::{
     CallError, Caller, Completion, CompletionRequest, ErrorKind, Hit, Message, MessageChange, NewStep, Platform, Query,
     Result, SetupError, StepChange, StreamTarget, StreamedAnswer,
@@ -86,11 +88,11 @@ pub struct Unique {
 }
 
 impl Unique {
-    /// Creates a client with these settings, on the connections of `client` (see [`http_client`]).
+    /// Creates a client with these settings, on the connections of a tenant.
     ///
     /// # Errors
     /// Returns [`SetupError`] if a setting is invalid. Sends nothing.
-    pub fn new(settings: UniqueSettings, client: reqwest::Client) -> std::result::Result<Self, SetupError> {
+    pub fn new(settings: UniqueSettings, clients: HttpClients) -> std::result::Result<Self, SetupError> {
         let UniqueSettings { api_base, app_id, api_key: key, model, timeout, call_timeout, retry, idempotency_header } =
             settings;
         check_base(&api_base, UNIQUE_API_BASE)?;
@@ -100,7 +102,7 @@ impl Unique {
             (X_APP_ID, header("app_id", &app_id)?),
             (X_API_VERSION, API_VERSION),
         ]);
-        let transport = HttpTransport { client, api_base, headers, key, retry, idempotency_header };
+        let transport = HttpTransport { clients, api_base, headers, key, retry, idempotency_header };
         Ok(Self { transport, model, timeout, call_timeout })
     }
 

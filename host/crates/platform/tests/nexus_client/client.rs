@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use modhost_core::secret::Secret;
 use modhost_platform::nexus::{Nexus, NexusSettings};
-use modhost_platform::{Caller, Message, MessageChange, Platform, Result, http_client};
+use modhost_platform::{Caller, HttpClients, Message, MessageChange, Platform, Result};
 
 use crate::server::Server;
 
@@ -22,7 +22,7 @@ impl Server {
         let mut settings = NexusSettings::new(format!("http://{}/", self.address).parse().unwrap(), Secret::new(KEY));
         settings.retry.backoff.first = Duration::from_millis(1);
         change(&mut settings);
-        Nexus::new(settings, http_client().unwrap()).unwrap()
+        Nexus::new(settings, HttpClients::new().unwrap()).unwrap()
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use modhost_core::secret::Secret;
 use modhost_platform::nexus::{Nexus, NexusSettings};
-use modhost_platform::{ErrorKind, http_client};
+use modhost_platform::{ErrorKind, HttpClients};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
@@ -69,7 +69,7 @@ async fn does_not_retry_a_broken_connection() {
         // A second connection would arrive before the error is returned.
         listener
     });
-    let client = Nexus::new(NexusSettings::new(base, Secret::new(KEY)), http_client().unwrap()).unwrap();
+    let client = Nexus::new(NexusSettings::new(base, Secret::new(KEY)), HttpClients::new().unwrap()).unwrap();
     let error = write(&client, "thread_1", "Hi").await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unavailable);
     assert!(error.message.contains("may have been carried out"), "{error}");
@@ -102,7 +102,7 @@ async fn redacts_the_key() {
 async fn rejects_invalid_settings() {
     let error = |base: &str, key: &str| {
         let settings = NexusSettings::new(base.parse().unwrap(), Secret::new(key));
-        Nexus::new(settings, http_client().unwrap()).unwrap_err().to_string()
+        Nexus::new(settings, HttpClients::new().unwrap()).unwrap_err().to_string()
     };
     let with_password = error("https://me:hunter2@api.nexusgpt.io", KEY);
     assert!(with_password.starts_with("api_base contains a user name") && !with_password.contains("hunter2"));

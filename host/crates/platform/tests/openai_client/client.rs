@@ -5,7 +5,7 @@ use std::time::Duration;
 use modhost_core::secret::Secret;
 use modhost_platform::openai::{OpenAi, OpenAiSettings};
 use modhost_platform::{
-    CallError, Caller, CompletionRequest, CompletionStream, Ending, ModelMessage, Role, http_client,
+    CallError, Caller, CompletionRequest, CompletionStream, Ending, HttpClients, ModelMessage, Role,
 };
 
 use crate::server::Server;
@@ -25,7 +25,7 @@ impl Server {
         settings.api_key = Some(Secret::new(KEY));
         settings.retry.backoff.first = Duration::from_millis(1);
         change(&mut settings);
-        OpenAi::new(settings, http_client().unwrap()).unwrap()
+        OpenAi::new(settings, HttpClients::new().unwrap()).unwrap()
     }
 }
 

@@ -110,7 +110,7 @@ async fn rejects_invalid_settings() {
         let mut settings = modhost_platform::openai::OpenAiSettings::new(address.parse().unwrap(), "m");
         settings.api_key = Some(modhost_core::secret::Secret::new(key));
         settings.timeout = Duration::from_secs(1);
-        modhost_platform::openai::OpenAi::new(settings, modhost_platform::http_client().unwrap()).unwrap_err()
+        modhost_platform::openai::OpenAi::new(settings, modhost_platform::HttpClients::new().unwrap()).unwrap_err()
     };
     assert!(matches!(error("ftp://x/v1", "k"), SetupError::ApiBase { example: "https://api.openai.com/v1", .. }));
     assert!(matches!(error("https://x/v1?api-version=1", "k"), SetupError::ApiBase { .. }));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use modhost_core::secret::Secret;
 use modhost_platform::unique::{Unique, UniqueSettings};
-use modhost_platform::{Caller, http_client};
+use modhost_platform::{Caller, HttpClients};
 
 use crate::server::Server;
 
@@ -22,7 +22,7 @@ impl Server {
     pub fn client_with(&self, change: impl FnOnce(&mut UniqueSettings)) -> Unique {
         let mut settings = settings(self.address);
         change(&mut settings);
-        Unique::new(settings, http_client().unwrap()).unwrap()
+        Unique::new(settings, HttpClients::new().unwrap()).unwrap()
     }
 }
 

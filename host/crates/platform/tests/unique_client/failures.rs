@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use modhost_core::secret::Secret;
 use modhost_platform::unique::Unique;
-use modhost_platform::{CallError, Caller, ErrorKind, Platform, http_client};
+use modhost_platform::{CallError, Caller, ErrorKind, HttpClients, Platform};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::calls::{self, Call};
@@ -287,20 +287,20 @@ async fn rejects_invalid_settings() {
     ] {
         let mut settings = settings(address);
         settings.api_base = base.parse().unwrap();
-        let error = Unique::new(settings, http_client().unwrap()).unwrap_err().to_string();
+        let error = Unique::new(settings, HttpClients::new().unwrap()).unwrap_err().to_string();
         assert!(error.starts_with("api_base ") && error.contains(problem), "{error}");
         assert!(!error.contains("hunter2"), "{error}");
     }
     for key in ["", "ukey_with_line_break\n"] {
         let mut settings = settings(address);
         settings.api_key = Secret::new(key);
-        let error = Unique::new(settings, http_client().unwrap()).unwrap_err().to_string();
+        let error = Unique::new(settings, HttpClients::new().unwrap()).unwrap_err().to_string();
         assert!(error.starts_with("api_key ") && !error.contains("ukey"), "{error}");
     }
     for app_id in ["", "app\n"] {
         let mut settings = settings(address);
         settings.app_id = app_id.into();
-        let error = Unique::new(settings, http_client().unwrap()).unwrap_err().to_string();
+        let error = Unique::new(settings, HttpClients::new().unwrap()).unwrap_err().to_string();
         assert!(error.starts_with("app_id "), "{error}");
     }
 }

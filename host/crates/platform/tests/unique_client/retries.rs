@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use modhost_platform::unique::{Unique, UniqueSettings};
-use modhost_platform::{CompletionRequest, ErrorKind, Platform, http_client};
+use modhost_platform::{CompletionRequest, ErrorKind, HttpClients, Platform};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
@@ -65,7 +65,7 @@ async fn start_closing_server() -> (SocketAddr, Arc<AtomicUsize>) {
 async fn retries_a_broken_connection_only_if_repeatable() {
     for call in Call::ALL {
         let (address, count) = start_closing_server().await;
-        let client = Unique::new(settings(address), http_client().unwrap()).unwrap();
+        let client = Unique::new(settings(address), HttpClients::new().unwrap()).unwrap();
         let error = call.make(&client).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Unavailable, "{call:?}");
         assert!(error.message.contains("may have been carried out"), "{error}");
@@ -77,7 +77,7 @@ async fn retries_a_broken_connection_only_if_repeatable() {
 async fn always_retries_a_refused_connection() {
     for call in Call::ALL {
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let client = Unique::new(settings(closed), http_client().unwrap()).unwrap();
+        let client = Unique::new(settings(closed), HttpClients::new().unwrap()).unwrap();
         let error = call.make(&client).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Unavailable, "{call:?}");
         assert!(error.message.contains("(after 4 attempts): can't connect to 127.0.0.1:"), "{error}");

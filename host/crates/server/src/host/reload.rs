@@ -177,7 +177,7 @@ impl SettingsWatcher {
     }
 
     fn apply(&mut self, next: ActiveSettings, reason: Reason) {
-        let config = match ResolvedConfig::of(&next, &self.parts.client) {
+        let config = match ResolvedConfig::of(&next, &self.parts.clients) {
             Ok(config) => config,
             Err(errors) => return self.refuse(&errors, reason),
         };

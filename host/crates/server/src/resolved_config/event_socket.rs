@@ -1,6 +1,5 @@
 //! Resolves the settings of an event socket, together with those of its tenant's platform.
 
-use reqwest::Client;
 use url::Url;
 
 use super::{active_reader, sole_tenant};
@@ -10,13 +9,14 @@ use modhost_core::platform_urls::UNIQUE_API_BASE;
 use modhost_core::secret::Secret;
 use modhost_ingress::sources::TenantResolver;
 use modhost_ingress::sources::event_socket::{EventSocket, SocketSettings, stream_of};
+use modhost_platform::TenantHttpClients;
 
 /// Resolves an event socket. Returns `None` if no module subscribes to its events.
 pub(super) fn event_socket(
     source: &config::Source,
     socket: &config::EventSocket,
     active: &ActiveSettings,
-    client: &Client,
+    clients: &TenantHttpClients,
     environment: &Environment,
 ) -> Result<Option<EventSocket>, Vec<ConfigError>> {
     let at_source = |message: String| vec![ConfigError::new(message).at(Some(source.location.clone()))];
@@ -62,7 +62,8 @@ pub(super) fn event_socket(
         reconnect_after: socket.reconnect_after,
         silence: socket.silence,
     };
-    EventSocket::new(made, client.clone()).map(Some).map_err(|error| at_source(error.to_string()))
+    let clients = clients.of(&tenant.name).map_err(|error| at_source(error.to_string()))?;
+    EventSocket::new(made, clients.streams().clone()).map(Some).map_err(|error| at_source(error.to_string()))
 }
 
 fn company(socket: &config::EventSocket, tenant: &Tenant, environment: &Environment) -> Result<Secret, ConfigError> {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use modhost_config::{ConfigErrors, Settings};
 use modhost_ingress::sources::schemes::Request;
 use modhost_ingress::sources::{Received, Rejection, Source};
-use modhost_platform::http_client;
+use modhost_platform::TenantHttpClients;
 use modhost_server::resolved_config::ResolvedConfig;
 
 /// The name and the value of each secret.
@@ -33,7 +33,7 @@ fn resolve(text: &str, secrets: Secrets<'_>) -> Result<ResolvedConfig, ConfigErr
     }
     let file = folder.path().join("modules.toml");
     std::fs::write(&file, text.replace("\"env:", "\"file:")).unwrap();
-    ResolvedConfig::new(&Settings::load(&file)?, &http_client().unwrap())
+    ResolvedConfig::new(&Settings::load(&file)?, &TenantHttpClients::default())
 }
 
 /// Returns a source with these settings.

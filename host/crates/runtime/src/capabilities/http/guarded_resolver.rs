@@ -3,24 +3,26 @@
 //! A name is resolved for every new connection, all its addresses are checked, and the connection goes to one of them.
 //! So DNS rebinding, a name that resolves to another address the next time, gains nothing.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use reqwest::Client;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use rustls::ClientConfig;
-use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::sync::Semaphore;
 use url::Host;
 
 use super::failure::{Failure, HttpErrorCode};
 use super::policy::HttpGrant;
 use modhost_core::address::AddressScope;
+use modhost_core::event::Name as TenantName;
+use modhost_core::sync::lock;
+use modhost_platform::{SetupError, tls_config};
 
 /// Maximum time to connect, including name resolution and TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,34 +36,45 @@ const MAX_HEADERS: u32 = 64 * 1024;
 /// Maximum number of idle connections per host.
 const MAX_IDLE_PER_HOST: usize = 4;
 
-/// Maximum number of concurrent DNS lookups per module.
-const MAX_LOOKUPS_PER_MODULE: usize = 4;
+/// Maximum number of concurrent DNS lookups per tenant.
+const MAX_LOOKUPS_PER_TENANT: usize = 8;
 
-/// Limits the concurrent DNS lookups of all modules. A lookup occupies a blocking thread until it ends, even if nothing
-/// waits for it any more, and file operations use the same threads: a module whose DNS server doesn't respond must not
+/// Limits the concurrent DNS lookups of all tenants. A lookup occupies a blocking thread until it ends, even if nothing
+/// waits for it any more, and file operations use the same threads: tenants whose DNS servers don't respond must not
 /// occupy all of them.
 static LOOKUP_PERMITS: Semaphore = Semaphore::const_new(64);
 
-/// The HTTP clients of a module, each created on first use. Modules don't share connections, so that no module can see
-/// state that another one left on a connection.
-pub(super) struct Clients {
+/// The HTTP clients of a module version, by tenant, each created on first use. Neither modules nor tenants share
+/// connections: none can see state that another left on a connection, or use up its streams.
+#[derive(Default)]
+pub(super) struct Clients(Mutex<HashMap<TenantName, Arc<TenantClients>>>);
+
+/// The clients of one tenant.
+pub(super) struct TenantClients {
     clients: [OnceLock<Client>; 4],
     lookup_permits: Arc<Semaphore>,
 }
 
-impl Default for Clients {
-    fn default() -> Self {
-        Self { clients: Default::default(), lookup_permits: Arc::new(Semaphore::new(MAX_LOOKUPS_PER_MODULE)) }
+impl Clients {
+    /// Returns the clients for the deliveries of a tenant.
+    pub fn of(&self, tenant: &TenantName) -> Arc<TenantClients> {
+        let mut clients = lock(&self.0);
+        if let Some(clients) = clients.get(tenant) {
+            return clients.clone();
+        }
+        let created = Arc::new(TenantClients { clients: Default::default(), lookup_permits: lookup_permits(tenant) });
+        clients.insert(tenant.clone(), created.clone());
+        created
     }
 }
 
-impl Clients {
+impl TenantClients {
     /// Returns the client for the requests that a grant allows.
     ///
     /// # Errors
     ///
     /// When the client can't be created.
-    pub fn of(&self, grant: &HttpGrant) -> Result<&Client, Failure> {
+    pub fn for_grant(&self, grant: &HttpGrant) -> Result<&Client, Failure> {
         // An entry with a wildcard keeps no idle connections: a module could open one to each of many hosts.
         let (private, idle_per_host) =
             (grant.private, if grant.origin.host.is_exact() { MAX_IDLE_PER_HOST } else { 0 });
@@ -75,7 +88,22 @@ impl Clients {
     }
 }
 
+/// Returns the permits for DNS lookups that all modules of a tenant share.
+fn lookup_permits(tenant: &TenantName) -> Arc<Semaphore> {
+    static PERMITS: Mutex<Option<HashMap<TenantName, Weak<Semaphore>>>> = Mutex::new(None);
+    let mut permits = lock(&PERMITS);
+    let permits = permits.get_or_insert_default();
+    if let Some(permits) = permits.get(tenant).and_then(Weak::upgrade) {
+        return permits;
+    }
+    permits.retain(|_, permits| permits.strong_count() > 0);
+    let created = Arc::new(Semaphore::new(MAX_LOOKUPS_PER_TENANT));
+    permits.insert(tenant.clone(), Arc::downgrade(&created));
+    created
+}
+
 fn client(guard: Guard, idle_per_host: usize) -> Result<Client, Failure> {
+    let failed = |error: SetupError| Failure::new(HttpErrorCode::Internal, error.to_string());
     Client::builder()
         .user_agent(concat!("modhost/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
@@ -85,32 +113,10 @@ fn client(guard: Guard, idle_per_host: usize) -> Result<Client, Failure> {
         .pool_idle_timeout(IDLE_TIMEOUT)
         .pool_max_idle_per_host(idle_per_host)
         .http2_max_header_list_size(MAX_HEADERS)
-        .tls_backend_preconfigured(tls()?)
+        .tls_backend_preconfigured(tls_config().map_err(failed)?)
         .dns_resolver(Arc::new(guard))
         .build()
         .map_err(|error| Failure::new(HttpErrorCode::Internal, format!("the HTTP client can't be set up: {error}")))
-}
-
-/// How certificates are verified: read once, the system's certificates take a megabyte and some milliseconds.
-fn tls() -> Result<ClientConfig, Failure> {
-    static TLS: OnceLock<ClientConfig> = OnceLock::new();
-    if let Some(tls) = TLS.get() {
-        return Ok(tls.clone());
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verified = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(BuilderVerifierExt::with_platform_verifier);
-    let mut tls = verified
-        .map_err(|error| {
-            Failure::new(
-                HttpErrorCode::Internal,
-                format!("TLS can't be set up, are the system's CA certificates installed? {error}"),
-            )
-        })?
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TLS.get_or_init(|| tls).clone())
 }
 
 /// Checks the host of a URL if it is an address; an address is never resolved. A name is checked when it is resolved.
@@ -224,7 +230,7 @@ mod tests {
     use super::*;
 
     fn guard(private: bool, look_up: LookUp) -> Guard {
-        Guard { private, permits: Arc::new(Semaphore::new(MAX_LOOKUPS_PER_MODULE)), look_up }
+        Guard { private, permits: Arc::new(Semaphore::new(MAX_LOOKUPS_PER_TENANT)), look_up }
     }
 
     async fn resolved(guard: &Guard, name: &str) -> Result<Vec<SocketAddr>, String> {
@@ -257,7 +263,7 @@ mod tests {
             assert!(resolved(&guard, "silent.test").now_or_never().is_none());
             tokio::task::yield_now().await;
         }
-        assert_eq!(ASKED.load(Ordering::SeqCst), MAX_LOOKUPS_PER_MODULE);
+        assert_eq!(ASKED.load(Ordering::SeqCst), MAX_LOOKUPS_PER_TENANT);
     }
 
     #[tokio::test]
@@ -290,7 +296,7 @@ mod tests {
             ["93.184.216.34:0".parse().unwrap()],
             "the checked addresses are those that are connected to"
         );
-        let client = Client::builder().no_proxy().tls_backend_preconfigured(tls().unwrap());
+        let client = Client::builder().no_proxy().tls_backend_preconfigured(modhost_platform::tls_config().unwrap());
         let client = client.dns_resolver(Arc::new(guard)).build().unwrap();
         let error = client.get(format!("http://rebind.test:{port}/")).send().await.unwrap_err();
         assert!(error.is_connect(), "{error:?}");

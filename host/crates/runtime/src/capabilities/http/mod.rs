@@ -206,7 +206,8 @@ async fn send(sender: Arc<Sender>, delivery: Arc<Delivery>, positioned: Position
     let make = move |call: &RecordedCall<InFlight>| {
         let idempotency_key = call.idempotency_key();
         async move {
-            let answered = send::send(&sender, delivery.limits(), request, &idempotency_key).await;
+            let answered =
+                send::send(&sender, &delivery.event.tenant, delivery.limits(), request, &idempotency_key).await;
             answered.map_err(|failure| log_failure(&delivery, failure).into())
         }
     };

@@ -16,6 +16,7 @@ use super::failure::{Failure, HttpErrorCode};
 use super::guarded_resolver::{ProhibitedAddress, Unresolved, check_address};
 use super::policy::{HttpGrant, describe, line};
 use super::record::Answered;
+use modhost_core::event::Name;
 use modhost_core::limits::{Limits, Resource};
 
 /// Maximum size of the headers of an answer, in bytes.
@@ -82,6 +83,7 @@ impl Request {
 /// Sends a request and reads its answer.
 pub(super) async fn send(
     sender: &Sender,
+    tenant: &Name,
     limits: &Limits,
     request: Request,
     idempotency_key: &str,
@@ -99,7 +101,8 @@ pub(super) async fn send(
         let why = "no answer is recorded, and a dry run sends nothing";
         return Err(Failure::new(HttpErrorCode::DestinationUnavailable, why).with_request(&description));
     }
-    let client = sender.clients.of(grant)?;
+    let clients = sender.clients.of(tenant);
+    let client = clients.for_grant(grant)?;
     let timeouts = request.timeouts;
     let mut outgoing = reqwest::Request::new(request.head.method.clone(), url);
     *outgoing.headers_mut() = sent.headers(request.head, idempotency_key)?;
