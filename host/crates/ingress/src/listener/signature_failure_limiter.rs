@@ -1,5 +1,5 @@
-//! Counts invalid signatures per client and source. A client that exceeds the limit is rejected for a while without
-//! verifying its requests.
+//! Counts invalid signatures per client and source, so that a busy host can reject clients that send many of them
+//! without verifying their requests.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -19,12 +19,17 @@ const WAYS: usize = 8;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// How long a valid signature protects its address. A platform sends the events of all customers from the same
+/// addresses, and others can send invalid ones from there, too.
+const PROVEN_FOR: Duration = Duration::from_secs(60 * 60);
+
 /// Invalid signatures by client address and source, in a table of fixed size.
 ///
 /// Each pair of address and source has an account, a leaky bucket: an invalid signature adds one, and one minute
-/// removes `limit`. At `limit`, further requests are rejected unverified. If the table has no room for a new account,
-/// it evicts the account with the lowest count. That costs the host some verifications, but never rejects one client
-/// for what another did. The hash is randomly seeded, so clients can't choose whose accounts share a set with theirs.
+/// removes `limit`. At `limit`, further requests may be rejected unverified, unless the address has sent a valid
+/// signature recently. If the table has no room for a new account, it evicts the account with the lowest count, and
+/// those of proven addresses last. That costs the host some verifications, but never rejects one client for what
+/// another did. The hash is randomly seeded, so clients can't choose whose accounts share a set with theirs.
 pub struct SignatureFailureLimiter {
     limit: AtomicU32,
     hasher: RandomState,
@@ -40,6 +45,8 @@ struct Account {
     forgeries: f64,
     /// The time at which `forgeries` was correct.
     at: Instant,
+    /// The time of the last valid signature.
+    proven_at: Option<Instant>,
 }
 
 impl SignatureFailureLimiter {
@@ -59,7 +66,19 @@ impl SignatureFailureLimiter {
         self.record_at(address, source, Instant::now())
     }
 
-    /// Returns for how long requests of an address to a source are rejected unverified; `None`: verify them.
+    /// Records a valid signature.
+    pub fn record_valid(&self, address: IpAddr, source: &Name) {
+        self.record_valid_at(address, source, Instant::now());
+    }
+
+    /// Whether an address has sent as many invalid signatures to a source as the limit allows.
+    pub fn is_at_limit(&self, address: IpAddr, source: &Name) -> bool {
+        let (limit, address, now) = (self.limit(), client::group(address), Instant::now());
+        let set = lock(self.set(address, source));
+        set.iter().flatten().any(|account| account.is_of(address, source) && account.left(limit, now) > limit - 1.0)
+    }
+
+    /// Returns for how long requests of an address to a source may be rejected unverified; `None`: verify them.
     pub fn retry_after(&self, address: IpAddr, source: &Name) -> Option<Duration> {
         self.retry_after_at(address, source, Instant::now())
     }
@@ -74,17 +93,44 @@ impl SignatureFailureLimiter {
             (account.forgeries, account.at) = ((before + 1.0).min(limit), now);
             return before <= limit - 1.0 && account.forgeries > limit - 1.0;
         }
-        let left = |account: &Option<Account>| account.as_ref().map_or(-1.0, |account| account.left(limit, now));
-        if let Some(place) = set.iter_mut().min_by(|a, b| left(a).total_cmp(&left(b))) {
-            *place = Some(Account { address, source: source.clone(), forgeries: 1.0, at: now });
-        }
+        self.insert(&mut set, Account { address, source: source.clone(), forgeries: 1.0, at: now, proven_at: None });
         limit <= 1.0
+    }
+
+    fn record_valid_at(&self, address: IpAddr, source: &Name, now: Instant) {
+        let address = client::group(address);
+        let mut set = lock(self.set(address, source));
+        match set.iter_mut().flatten().find(|account| account.is_of(address, source)) {
+            Some(account) => account.proven_at = Some(now),
+            None => {
+                let proven_at = Some(now);
+                self.insert(&mut set, Account { address, source: source.clone(), forgeries: 0.0, at: now, proven_at });
+            }
+        }
+    }
+
+    /// Adds an account, in the place of the least important one if the set is full.
+    fn insert(&self, set: &mut Set, new: Account) {
+        let (limit, now) = (self.limit(), new.at);
+        let importance = |place: &Option<Account>| {
+            place.as_ref().map_or((false, -1.0), |account| (account.is_proven(now), account.left(limit, now)))
+        };
+        let least = set.iter_mut().min_by(|a, b| {
+            let (a, b) = (importance(a), importance(b));
+            a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+        });
+        if let Some(place) = least {
+            *place = Some(new);
+        }
     }
 
     fn retry_after_at(&self, address: IpAddr, source: &Name, now: Instant) -> Option<Duration> {
         let (limit, address) = (self.limit(), client::group(address));
         let set = lock(self.set(address, source));
         let account = set.iter().flatten().find(|account| account.is_of(address, source))?;
+        if account.is_proven(now) {
+            return None;
+        }
         // A request is accepted again as soon as the account has room for one.
         let beyond = account.left(limit, now) - (limit - 1.0);
         (beyond > 0.0).then(|| MINUTE.mul_f64(beyond / limit))
@@ -103,6 +149,11 @@ impl SignatureFailureLimiter {
 impl Account {
     fn is_of(&self, address: IpAddr, source: &Name) -> bool {
         self.address == address && self.source == *source
+    }
+
+    /// Whether the address has sent a valid signature recently.
+    fn is_proven(&self, now: Instant) -> bool {
+        self.proven_at.is_some_and(|at| now.saturating_duration_since(at) < PROVEN_FOR)
     }
 
     /// Returns the count at `now`.
@@ -137,6 +188,30 @@ mod tests {
         assert!(signature_failures.record_at(address(1), &source, at(16)));
         assert!(signature_failures.retry_after_at(address(1), &source, at(16)).is_some());
         assert_eq!(signature_failures.retry_after_at(address(1), &source, at(100)), None);
+    }
+
+    #[test]
+    fn verifies_an_address_with_recent_valid_signatures() {
+        let (failures, start, source) = (SignatureFailureLimiter::new(4), Instant::now(), Name::from("unique"));
+        for _ in 0..100 {
+            failures.record_at(address(1), &source, start);
+        }
+        assert!(failures.retry_after_at(address(1), &source, start).is_some());
+        failures.record_valid_at(address(1), &source, start);
+        assert_eq!(failures.retry_after_at(address(1), &source, start), None);
+        // Other addresses take the places of others first.
+        for other in 100..100_000 {
+            failures.record_at(address(other), &source, start);
+        }
+        for _ in 0..100 {
+            failures.record_at(address(1), &source, start);
+        }
+        assert_eq!(failures.retry_after_at(address(1), &source, start), None);
+        let later = start + PROVEN_FOR;
+        for _ in 0..100 {
+            failures.record_at(address(1), &source, later);
+        }
+        assert!(failures.retry_after_at(address(1), &source, later).is_some());
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use axum::body::{Body, Bytes};
@@ -48,21 +49,26 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// `Retry-After` for a body that arrived too slowly or exceeded the budget of all bodies, in seconds.
 const AFTER_BODY_ERROR: u64 = 10;
 
+/// The number of requests in progress from which the host is busy: then it refuses requests that are probably forged
+/// without reading them. Otherwise it verifies every request.
+const BUSY: usize = 64;
+
 struct Listener<S> {
     sources: Arc<Sources>,
     signature_failures: Arc<SignatureFailureLimiter>,
+    in_progress: AtomicUsize,
     sink: S,
 }
 
 /// Returns the routes of the public listener: probes, and the paths of the sources. Invalid signatures are counted in
-/// `signature_failures`; requests from an address with too many of them are refused unread.
+/// `signature_failures`; while the host is busy, requests from an address with too many of them are refused unread.
 pub fn router<S: Sink>(
     sources: Arc<Sources>,
     signature_failures: Arc<SignatureFailureLimiter>,
     sink: S,
     health: Arc<Health>,
 ) -> Router {
-    let listener = Arc::new(Listener { sources, signature_failures, sink });
+    let listener = Arc::new(Listener { sources, signature_failures, in_progress: AtomicUsize::new(0), sink });
     let health_route = Router::new().route("/health", get(health::public_health)).with_state(health.clone());
     let events = Router::new().fallback(receive::<S>).with_state(listener);
     events.merge(health_route).merge(health::probe_routes(health))
@@ -100,7 +106,10 @@ async fn handle<S: Sink>(listener: &Listener<S>, route: &RouteEntry, request: Re
             .into_response();
     }
     let client = request.extensions().get().copied().unwrap_or(Client::UNKNOWN);
-    if let Some(wait) = listener.blocked_for(client, &route.source) {
+    let requests = InProgress::enter(&listener.in_progress);
+    if requests.others >= BUSY
+        && let Some(wait) = listener.blocked_for(client, &route.source)
+    {
         return too_many_failures(wait);
     }
     let max_body = **listener.sources.max_body.load();
@@ -149,6 +158,7 @@ async fn answer<S: Sink>(
         }
         received => received,
     };
+    listener.signature_failures.record_valid(client.address, &source.reader.name);
     // Only verified requests count against the rate, so that a forger cannot use up the platform's.
     if !matches!(received, Ok(Received::Challenge(_)))
         && let Some(Err(after)) = route.rate.as_ref().map(|rate| rate.take())
@@ -212,7 +222,11 @@ fn rejected<S>(
     rejection: &Rejection,
 ) -> Response {
     let source = &route.source;
-    tracing::warn!(reason = %rejection, "request refused");
+    // A flood of forged requests must not flood the log.
+    match listener.signature_failures.is_at_limit(client.address, &source.reader.name) {
+        false => tracing::warn!(reason = %rejection, "request refused"),
+        true => tracing::debug!(reason = %rejection, "request refused"),
+    }
     let status = listener.sources.status(rejection, source);
     let answer = refusal(status, &rejection.to_string());
     if status.is_server_error() {
@@ -251,8 +265,27 @@ pub(super) fn success() -> Response {
     Json(json!({ "success": true })).into_response()
 }
 
+/// A request to a source that is being read, verified or recorded.
+struct InProgress<'a> {
+    count: &'a AtomicUsize,
+    /// The number of other requests at its start.
+    others: usize,
+}
+
+impl<'a> InProgress<'a> {
+    fn enter(count: &'a AtomicUsize) -> Self {
+        Self { count, others: count.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl Drop for InProgress<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl<S> Listener<S> {
-    /// Returns how long requests of a client to a source are refused unread, or `None` if they are read.
+    /// Returns how long requests of a client to a source are refused unread on a busy host, or `None` if they are read.
     fn blocked_for(&self, client: Client, source: &Source) -> Option<Duration> {
         if client.may_be_shared {
             return None;
@@ -272,7 +305,7 @@ impl<S> Listener<S> {
             );
         } else {
             tracing::warn!(
-                "`max_forgeries` in [server.limits] is reached: requests from this address get 429 without being verified"
+                "`max_forgeries` in [server.limits] is reached: while the host is busy, requests from this address get 429"
             );
         }
     }
