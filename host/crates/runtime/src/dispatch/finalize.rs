@@ -128,7 +128,11 @@ async fn retry_later(delivery: &Delivery, failed: Failed, route: &RouteSpec, max
     {
         tracing::warn!(delivery = %delivery.id, %error, "cannot show the retry notice to the user");
     }
-    let wait = after.unwrap_or_else(|| route.retry.delay_after(delivery.attempt));
+    // A module that asks for a delay of years would keep its delivery in the journal for as long.
+    let wait = match after {
+        Some(after) => after.min(route.retry.backoff.max),
+        None => route.retry.delay_after(delivery.attempt),
+    };
     Disposition::Retry { after: wait, reason: FailureReason::new(reason) }
 }
 

@@ -54,8 +54,11 @@ async fn starts_next_attempt_when_it_is_due() {
 async fn waits_for_the_delay_the_module_requests() {
     let host = TestHost::new().await;
     let delivery = host.accepted(&event("evt_1", "Echo")).await;
-    host.end(&delivery, failed(Retry::After(Duration::from_secs(3_600)))).await;
-    assert_eq!(host.attempt_when_due(&delivery).await, Duration::from_secs(3_600));
+    host.end(&delivery, failed(Retry::After(Duration::from_secs(40)))).await;
+    assert_eq!(host.attempt_when_due(&delivery).await, Duration::from_secs(40));
+    // A delay of years would keep the delivery in the journal for as long.
+    host.end(&delivery, failed(Retry::After(Duration::MAX))).await;
+    assert_eq!(host.attempt_when_due(&delivery).await, Duration::from_secs(60));
 }
 
 #[tokio::test]
