@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::capabilities::Delivery;
 use crate::engine::{Chosen, GuestOutcome, Registry};
@@ -31,8 +32,9 @@ pub trait Runner: Send + Sync {
     /// Returns the content hash of the version.
     fn version(&self) -> String;
 
-    /// Runs the module on the delivery until it ends.
-    async fn run(&self, delivery: &Arc<Delivery>) -> GuestOutcome;
+    /// Runs the module on the delivery until it ends. If `stop` is canceled first, ends the module and returns `None`
+    /// once nothing of it runs.
+    async fn run(&self, delivery: &Arc<Delivery>, stop: &CancellationToken) -> Option<GuestOutcome>;
 
     /// Records the outcome of the first attempt at the delivery, as evidence for or against a canary.
     fn ended(&self, completed: bool);
@@ -62,8 +64,8 @@ impl Runner for Chosen {
         self.version.hash().to_string()
     }
 
-    async fn run(&self, delivery: &Arc<Delivery>) -> GuestOutcome {
-        self.version.run(delivery).await
+    async fn run(&self, delivery: &Arc<Delivery>, stop: &CancellationToken) -> Option<GuestOutcome> {
+        self.version.run_until(delivery, stop).await
     }
 
     fn ended(&self, completed: bool) {

@@ -255,12 +255,9 @@ async fn run(inner: &Inner, delivery: &Arc<Delivery>, runner: &dyn Runner) -> Ou
     let (module, id, event) = (&delivery.module, &delivery.id, &delivery.event);
     tracing::debug!(%module, delivery = %id, version = %runner.version(), event = event.id, name = event.name, "attempt started");
     // A panic is a bug in the host: it is retried, so that the user's steps and reply are completed.
-    let ended = tokio::select! {
-        ended = AssertUnwindSafe(runner.run(delivery)).catch_unwind() => ended,
-        () = inner.stop.cancelled() => return Outcome::Interrupted,
-    };
-    match ended {
-        Ok(ended) => outcome(ended),
+    match AssertUnwindSafe(runner.run(delivery, &inner.stop)).catch_unwind().await {
+        Ok(Some(ended)) => outcome(ended),
+        Ok(None) => Outcome::Interrupted,
         Err(_) => try_again("internal error in the host: the attempt panicked; please report it".into(), None, None),
     }
 }

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use tracing::Instrument;
+use tracing::instrument::WithSubscriber;
 use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, Trap};
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::backtrace;
+use super::executor::Running;
 use super::limits::{Clock, Limiter, MAX_MEMORIES};
 use super::sources;
 use super::version::Version;
@@ -90,33 +93,58 @@ impl capabilities::Host for StoreData {
     }
 }
 
-/// Runs a delivery in a new instance of a version and returns the outcome.
-pub(super) async fn run(version: &Version, delivery: &Arc<Delivery>) -> GuestOutcome {
-    let code = version.code();
-    // Acquired before any limit counts, and released after the store is dropped.
-    let _slot = code.acquire_pool_slot().await;
-    let limits = delivery.limits();
-    let mut store = store(&code, version, delivery);
-    let ended = {
-        let guest = pin!(call(&code, &mut store, delivery));
-        tokio::time::timeout(limits.time(Resource::Timeout), run_metered(guest, delivery)).await
+/// Starts a delivery in a new instance of a version, on the executor's threads. The result is the outcome.
+pub(super) fn start(version: &Version, delivery: &Arc<Delivery>) -> Running<GuestOutcome> {
+    let instance = Instance {
+        code: version.code(),
+        sources: version.sources().cloned(),
+        capabilities: version.prepared().begin(delivery),
+        delivery: delivery.clone(),
     };
-    delivery.log.finish();
-    match ended {
-        Ok(Ok(Ok(Ok(())))) => GuestOutcome::Answered,
-        Ok(Ok(Ok(Err(failure)))) => GuestOutcome::Failed(failure.into()),
-        Ok(Ok(Err(error))) => trap_outcome(&error, &store, delivery),
-        Ok(Err(limit)) => GuestOutcome::LimitReached(limit),
-        Err(_) => GuestOutcome::LimitReached(limits.reached(Resource::Timeout, None)),
+    version.executor().spawn(&delivery.event.tenant, instance.run().in_current_span().with_current_subscriber())
+}
+
+/// An instance that is not created yet.
+struct Instance {
+    code: Arc<LinkedComponent>,
+    sources: Option<Arc<str>>,
+    capabilities: Capabilities,
+    delivery: Arc<Delivery>,
+}
+
+impl Instance {
+    async fn run(self) -> GuestOutcome {
+        let Self { code, sources, capabilities, delivery } = self;
+        // Acquired before any limit counts, and released after the store is dropped.
+        let _slot = code.acquire_pool_slot().await;
+        let mut store = store(&code, sources.as_ref(), capabilities, &delivery);
+        let limits = delivery.limits();
+        let ended = {
+            let guest = pin!(call(&code, &mut store, &delivery));
+            tokio::time::timeout(limits.time(Resource::Timeout), run_metered(guest, &delivery)).await
+        };
+        delivery.log.finish();
+        match ended {
+            Ok(Ok(Ok(Ok(())))) => GuestOutcome::Answered,
+            Ok(Ok(Ok(Err(failure)))) => GuestOutcome::Failed(failure.into()),
+            Ok(Ok(Err(error))) => trap_outcome(&error, &store, &delivery),
+            Ok(Err(limit)) => GuestOutcome::LimitReached(limit),
+            Err(_) => GuestOutcome::LimitReached(limits.reached(Resource::Timeout, None)),
+        }
     }
 }
 
 /// Creates the store of an instance, with the delivery's limits.
-fn store(code: &LinkedComponent, version: &Version, delivery: &Arc<Delivery>) -> Store<StoreData> {
+fn store(
+    code: &LinkedComponent,
+    sources: Option<&Arc<str>>,
+    capabilities: Capabilities,
+    delivery: &Arc<Delivery>,
+) -> Store<StoreData> {
     let limits = delivery.limits();
     let state = StoreData {
-        wasi: wasi(version, delivery),
-        capabilities: version.prepared().begin(delivery),
+        wasi: wasi(sources, delivery),
+        capabilities,
         limiter: Limiter::new(*limits, delivery.tenant_memory().cloned()),
     };
     let mut store = Store::new(code.engine(), state);
@@ -161,10 +189,10 @@ async fn call(
 /// Creates the WASI context of a guest: its output goes to the log, and its clocks read from the call log. It has no
 /// files and no sockets. Its environment and standard input are empty, except for the sources of a component that reads
 /// them.
-fn wasi(version: &Version, delivery: &Arc<Delivery>) -> WasiCtx {
+fn wasi(sources: Option<&Arc<str>>, delivery: &Arc<Delivery>) -> WasiCtx {
     let mut wasi = WasiCtxBuilder::new();
-    if let Some(sources) = version.sources() {
-        wasi.env(sources::VARIABLE, &**sources).stdin(MemoryInputPipe::new(sources.as_bytes().to_vec()));
+    if let Some(sources) = sources {
+        wasi.env(sources::VARIABLE, sources).stdin(MemoryInputPipe::new(sources.as_bytes().to_vec()));
     }
     wasi.stdout(LineStream::new(delivery.log.clone(), Stream::Stdout))
         .stderr(LineStream::new(delivery.log.clone(), Stream::Stderr))

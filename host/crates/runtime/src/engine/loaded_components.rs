@@ -10,6 +10,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::cache::{Cache, CachedCode};
 use super::compile::{CompileError, Job, Priority};
+use super::executor::Executor;
 use super::version::{ContentHash, Needs, Spec, Version};
 use super::wasmtime_engine::{LinkedComponent, Tier, WasmtimeEngine};
 use super::{Engine, LoadError, sources};
@@ -24,20 +25,26 @@ const QUICK_START_MIN_BYTES: usize = 1 << 20;
 pub(super) struct Loaded {
     needs: Needs,
     code: ArcSwap<LinkedComponent>,
+    executor: Arc<Executor>,
     /// Canceled when the component is dropped, which ends its recompilation.
     dropped: CancellationToken,
     _cancel_on_drop: DropGuard,
 }
 
 impl Loaded {
-    fn new(needs: Needs, code: LinkedComponent) -> Self {
+    fn new(needs: Needs, code: LinkedComponent, executor: Arc<Executor>) -> Self {
         let dropped = CancellationToken::new();
         let cancel_on_drop = dropped.clone().drop_guard();
-        Self { needs, code: ArcSwap::from_pointee(code), dropped, _cancel_on_drop: cancel_on_drop }
+        Self { needs, code: ArcSwap::from_pointee(code), executor, dropped, _cancel_on_drop: cancel_on_drop }
     }
 
     pub fn needs(&self) -> &Needs {
         &self.needs
+    }
+
+    /// Returns the executor of its instances.
+    pub fn executor(&self) -> &Executor {
+        &self.executor
     }
 
     /// Returns the code for the next instance.
@@ -181,7 +188,7 @@ impl Engine {
         priority: Priority,
     ) -> Result<Arc<Loaded>, LoadError> {
         let lookup = self.examine(hash, bytes.clone(), spec.clone()).await?;
-        let loaded = |code| Arc::new(Loaded::new(lookup.needs, code));
+        let loaded = |code| Arc::new(Loaded::new(lookup.needs, code, self.executor.clone()));
         if let Some(code) = lookup.code {
             return Ok(loaded(code));
         }

@@ -5,6 +5,7 @@ mod backtrace;
 mod cache;
 mod compile;
 mod dry_run;
+mod executor;
 mod file;
 mod instance;
 mod limits;
@@ -35,10 +36,11 @@ pub use watch::{Stamp, stamp, stamps};
 
 use cache::Cache;
 use compile::Compilers;
+use executor::Executor;
 use loaded_components::LoadedComponents;
 use modhost_contract::compat::Incompatibility;
 use modhost_core::limits::{DEFAULT_STACK, LimitReached};
-use wasmtime_engine::{Tier, WasmtimeEngine};
+use wasmtime_engine::{EpochClock, Tier, WasmtimeEngine};
 
 /// The engine that compiles and runs components. A process has one.
 #[derive(Clone)]
@@ -52,6 +54,9 @@ pub struct Engine {
     /// The compiler for versions that serve.
     tier: Tier,
     compilers: Arc<Compilers>,
+    /// Runs the instances of all engines.
+    executor: Arc<Executor>,
+    epochs: Arc<EpochClock>,
     cache: Arc<Mutex<Option<Arc<Cache>>>>,
     /// A second cache, searched for components that aren't in `cache`.
     shared_cache: Option<Arc<Cache>>,
@@ -155,7 +160,10 @@ impl Engine {
             }
         };
         let on_demand = Arc::new(WasmtimeEngine::on_demand(tier, stack)?);
-        wasmtime_engine::start_clock(pooled.iter().chain([&on_demand]))?;
+        let epochs = EpochClock::start()?;
+        pooled.iter().chain([&on_demand]).for_each(|engine| epochs.add(engine));
+        let interrupt = epochs.clone();
+        let executor = Arc::new(Executor::start(move || interrupt.advance())?);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             pooled,
@@ -163,6 +171,8 @@ impl Engine {
             baseline: None,
             tier,
             compilers: Arc::new(Compilers::new(Compiler::default())),
+            executor,
+            epochs,
             cache: Arc::default(),
             shared_cache: None,
             components: Arc::default(),
@@ -208,7 +218,7 @@ impl Engine {
     pub fn with_quick_start(mut self) -> wasmtime::Result<Self> {
         let stack = self.on_demand.engine.get_max_wasm_stack();
         let baseline = Arc::new(WasmtimeEngine::on_demand(Tier::Baseline, stack)?);
-        wasmtime_engine::start_clock([&baseline].into_iter())?;
+        self.epochs.add(&baseline);
         self.baseline = Some(baseline);
         Ok(self)
     }

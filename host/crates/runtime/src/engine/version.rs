@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::LoadError;
+use super::executor::Executor;
 use super::instance::{self, GuestOutcome};
 use super::loaded_components::Loaded;
 use super::wasmtime_engine::LinkedComponent;
@@ -167,8 +170,23 @@ impl Version {
         &self.prepared
     }
 
-    /// Runs a delivery in a new instance and returns the outcome.
+    /// Returns the executor of its instances.
+    pub(super) fn executor(&self) -> &Executor {
+        self.loaded.executor()
+    }
+
+    /// Runs a delivery in a new instance and returns the outcome. If the future is dropped, the instance ends soon after.
     pub async fn run(&self, delivery: &Arc<Delivery>) -> GuestOutcome {
-        instance::run(self, delivery).await
+        instance::start(self, delivery).await
+    }
+
+    /// Runs a delivery in a new instance and returns the outcome. If `stop` is canceled first, ends the instance and
+    /// returns `None` once it is dropped.
+    pub async fn run_until(&self, delivery: &Arc<Delivery>, stop: &CancellationToken) -> Option<GuestOutcome> {
+        let mut running = instance::start(self, delivery);
+        tokio::select! {
+            ended = &mut running => Some(ended),
+            () = stop.cancelled() => running.cancel().await,
+        }
     }
 }

@@ -1,16 +1,19 @@
 //! Wasmtime's configuration: engines, the linker, and the compilation of components.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::{Component, Linker};
-use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy, WasmBacktraceDetails};
+use wasmtime::{
+    Config, Enabled, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy, WasmBacktraceDetails,
+};
 use wasmtime_wasi::p2::bindings::LinkOptions;
 
 use super::instance::StoreData;
 use super::limits;
 use crate::capabilities::{self, WorldPre};
 use modhost_core::limits::DEFAULT_STACK;
+use modhost_core::sync::lock;
 
 /// The maximum number of core instances of a component in the pool. A component built with QuickJS has dozens.
 const CORE_INSTANCES: u32 = 60;
@@ -192,19 +195,41 @@ fn pool(instances: usize) -> PoolingAllocationConfig {
     pool
 }
 
-/// Starts the thread that advances the engines' epochs every [`limits::TICK`]. The thread ends after the last engine.
-pub(super) fn start_clock<'a>(engines: impl Iterator<Item = &'a Arc<WasmtimeEngine>>) -> std::io::Result<()> {
-    let engines: Vec<_> = engines.map(|engine| engine.engine.weak()).collect();
-    let tick = move || {
-        loop {
-            let alive = engines.iter().filter_map(|engine| engine.upgrade()).map(|engine| engine.increment_epoch());
-            if alive.count() == 0 {
-                return;
+/// Advances the epochs of engines, so that running guests yield: every [`limits::TICK`], and on demand.
+#[derive(Default)]
+pub(super) struct EpochClock(Mutex<Vec<EngineWeak>>);
+
+impl EpochClock {
+    /// Starts a clock in a thread, which ends with the clock.
+    ///
+    /// # Errors
+    ///
+    /// If the operating system refuses a thread.
+    pub(super) fn start() -> std::io::Result<Arc<Self>> {
+        let clock = Arc::<Self>::default();
+        let weak = Arc::downgrade(&clock);
+        let tick = move || {
+            while let Some(clock) = weak.upgrade() {
+                clock.advance();
+                drop(clock);
+                std::thread::sleep(limits::TICK);
             }
-            std::thread::sleep(limits::TICK);
+        };
+        std::thread::Builder::new().name("modhost-clock".into()).spawn(tick)?;
+        Ok(clock)
+    }
+
+    /// Adds an engine.
+    pub(super) fn add(&self, engine: &WasmtimeEngine) {
+        lock(&self.0).push(engine.engine.weak());
+    }
+
+    /// Makes all running guests yield.
+    pub(super) fn advance(&self) {
+        for engine in lock(&self.0).iter().filter_map(EngineWeak::upgrade) {
+            engine.increment_epoch();
         }
-    };
-    std::thread::Builder::new().name("modhost-clock".into()).spawn(tick).map(drop)
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use modhost_core::event::{DeliveryId, Name};
 use modhost_platform::{CallError, Caller, ErrorKind, Message, MessageChange, Platform, Role, StepChange};
 use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::capabilities::Delivery;
 use crate::dispatch::{Modules, Runner, lock};
@@ -163,12 +164,16 @@ impl Runner for ScriptedRunner {
         "version-1".to_owned()
     }
 
-    async fn run(&self, delivery: &Arc<Delivery>) -> GuestOutcome {
+    async fn run(&self, delivery: &Arc<Delivery>, stop: &CancellationToken) -> Option<GuestOutcome> {
         let (end, ended) = oneshot::channel();
         let number = self.0.start(delivery, end);
         let _running = StopOnDrop { shared: &self.0, number };
-        match ended.await.unwrap_or(End::Panic) {
-            End::With(ended) => ended,
+        let end = tokio::select! {
+            end = ended => end.unwrap_or(End::Panic),
+            () = stop.cancelled() => return None,
+        };
+        match end {
+            End::With(ended) => Some(ended),
             End::Panic => panic!("panic injected by the test"),
         }
     }

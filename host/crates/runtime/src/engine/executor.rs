@@ -1,0 +1,432 @@
+//! Runs guests on threads of their own and divides the CPU time between tenants.
+//!
+//! A guest that computes would otherwise occupy the runtime's worker threads, which accept events, answer the admin API
+//! and drive every connection. Here it occupies a guest thread, at a lower priority for the operating system.
+//!
+//! Each tenant has a queue of guests that can continue. A guest thread takes the next guest of the tenant that has used
+//! the least time relative to its weight (stride scheduling), and polls it once: until it waits for a call, ends, or has
+//! computed for one epoch. So a tenant with a hundred computing guests and a tenant with one get the same share while both
+//! have work, and either gets everything while the other is idle.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex};
+use std::task::{Context, Poll};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use async_task::{Runnable, Task};
+use futures::FutureExt;
+use tokio::runtime::Handle;
+
+use modhost_core::event::Name;
+use modhost_core::sync::lock;
+
+/// How much lower the priority of guest threads is, as a nice value: the threads that accept events and serve the admin
+/// API run first when all cores are busy.
+const NICE: i32 = 10;
+
+/// The minimum time between two interruptions of running guests, so that they make progress whatever arrives.
+const MIN_SLICE: Duration = Duration::from_millis(1);
+
+/// How far a tenant may fall behind others and catch up later. More is forgotten: a tenant that was idle for an hour has
+/// no claim to an hour.
+const MAX_LAG: Duration = Duration::from_millis(20);
+
+/// A pool of threads that run guests. Dropping the last handle ends the threads.
+pub(super) struct Executor {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    queues: Mutex<Queues>,
+    /// Notified when a guest can continue.
+    ready: Condvar,
+    threads: usize,
+    /// Makes running guests return to the executor soon.
+    interrupt: Box<dyn Fn() + Send + Sync>,
+}
+
+#[derive(Default)]
+struct Queues {
+    tenants: HashMap<Name, Tenant>,
+    /// The tenants with guests that can continue, by their virtual time.
+    order: BTreeSet<(Duration, Name)>,
+    /// The virtual time of the tenant that was chosen last.
+    now: Duration,
+    /// The virtual times of the tenants whose guests are running now, at their start.
+    running: Vec<Duration>,
+    interrupted_at: Option<Instant>,
+    closed: bool,
+}
+
+/// The guests of a tenant.
+#[derive(Default)]
+struct Tenant {
+    /// Those that can continue.
+    ready: VecDeque<Runnable>,
+    /// The CPU time its guests have used, divided by its weight.
+    virtual_time: Duration,
+    /// The number of its guests that are running.
+    running: usize,
+}
+
+impl Executor {
+    /// Starts a pool with a thread per core. `interrupt` makes all running guests yield soon.
+    ///
+    /// # Errors
+    ///
+    /// If the operating system refuses a thread.
+    pub(super) fn start(interrupt: impl Fn() + Send + Sync + 'static) -> std::io::Result<Self> {
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let shared = Arc::new(Shared {
+            queues: Mutex::default(),
+            ready: Condvar::new(),
+            threads,
+            interrupt: Box::new(interrupt),
+        });
+        let executor = Self { shared };
+        for number in 0..threads {
+            let shared = executor.shared.clone();
+            thread::Builder::new().name(format!("modhost-guest-{number}")).spawn(move || shared.work())?;
+        }
+        Ok(executor)
+    }
+
+    /// Runs a future as a guest of a tenant, in the context of the caller's runtime.
+    pub(super) fn spawn<T: Send + 'static>(
+        &self,
+        tenant: &Name,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Running<T> {
+        let future = InRuntime { runtime: Handle::current(), future: Some(Box::pin(future)) };
+        let (shared, tenant) = (Arc::downgrade(&self.shared), tenant.clone());
+        let schedule = move |runnable| {
+            if let Some(shared) = shared.upgrade() {
+                shared.schedule(&tenant, runnable);
+            }
+        };
+        let (runnable, task) = async_task::spawn(AssertUnwindSafe(future).catch_unwind(), schedule);
+        runnable.schedule();
+        Running(Some(task))
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        let mut queues = lock(&self.shared.queues);
+        queues.closed = true;
+        self.shared.ready.notify_all();
+        // Dropping a guest can wake others, which takes the lock.
+        let tenants = std::mem::take(&mut queues.tenants);
+        drop(queues);
+        drop(tenants);
+    }
+}
+
+impl Shared {
+    /// Queues a guest that can continue.
+    fn schedule(&self, tenant: &Name, runnable: Runnable) {
+        let mut guard = lock(&self.queues);
+        let queues = &mut *guard;
+        if queues.closed {
+            drop(guard);
+            return drop(runnable);
+        }
+        let virtual_time = queues.push(tenant, runnable);
+        if queues.running.len() < self.threads {
+            drop(guard);
+            return self.ready.notify_one();
+        }
+        // All threads run guests. If one of them belongs to a tenant that has had more than its share, it yields.
+        let at = Instant::now();
+        let is_behind = queues.running.iter().any(|other| *other > virtual_time);
+        let may_interrupt = queues.interrupted_at.is_none_or(|last| at.duration_since(last) >= MIN_SLICE);
+        if is_behind && may_interrupt {
+            queues.interrupted_at = Some(at);
+            drop(guard);
+            (self.interrupt)();
+        }
+    }
+
+    /// Runs guests until the executor is dropped.
+    fn work(&self) {
+        lower_priority();
+        let mut queues = lock(&self.queues);
+        loop {
+            if queues.closed {
+                return;
+            }
+            let Some((tenant, virtual_time, runnable)) = queues.next() else {
+                queues = self.ready.wait(queues).unwrap_or_else(std::sync::PoisonError::into_inner);
+                continue;
+            };
+            drop(queues);
+            let started = Instant::now();
+            runnable.run();
+            let used = started.elapsed();
+            queues = lock(&self.queues);
+            queues.charge(&tenant, virtual_time, used);
+        }
+    }
+}
+
+impl Queues {
+    /// Adds a guest that can continue. Returns the virtual time of its tenant.
+    fn push(&mut self, tenant: &Name, runnable: Runnable) -> Duration {
+        let state = self.tenants.entry(tenant.clone()).or_default();
+        if state.ready.is_empty() {
+            if state.running == 0 {
+                state.virtual_time = state.virtual_time.max(self.now.saturating_sub(MAX_LAG));
+            }
+            self.order.insert((state.virtual_time, tenant.clone()));
+        }
+        state.ready.push_back(runnable);
+        state.virtual_time
+    }
+
+    /// Takes the next guest of the tenant that is furthest behind.
+    fn next(&mut self) -> Option<(Name, Duration, Runnable)> {
+        let (virtual_time, tenant) = self.order.pop_first()?;
+        let state = self.tenants.get_mut(&tenant)?;
+        let runnable = state.ready.pop_front()?;
+        state.running += 1;
+        if !state.ready.is_empty() {
+            self.order.insert((virtual_time, tenant.clone()));
+        }
+        self.now = self.now.max(virtual_time);
+        self.running.push(virtual_time);
+        Some((tenant, virtual_time, runnable))
+    }
+
+    /// Adds the time that a guest of the tenant has used. `started_at` is what [`next`](Self::next) returned.
+    fn charge(&mut self, tenant: &Name, started_at: Duration, used: Duration) {
+        if let Some(position) = self.running.iter().position(|running| *running == started_at) {
+            self.running.swap_remove(position);
+        }
+        let Some(state) = self.tenants.get_mut(tenant) else { return };
+        state.running -= 1;
+        let is_ready = !state.ready.is_empty();
+        if is_ready {
+            self.order.remove(&(state.virtual_time, tenant.clone()));
+        }
+        state.virtual_time += used;
+        if is_ready {
+            self.order.insert((state.virtual_time, tenant.clone()));
+        } else if state.running == 0 && state.virtual_time <= self.now.saturating_sub(MAX_LAG) {
+            // It would start from there anyway.
+            self.tenants.remove(tenant);
+        }
+    }
+}
+
+/// Lowers the priority of the calling thread, where the system supports that.
+fn lower_priority() {
+    #[cfg(target_os = "linux")]
+    // On Linux, without a process this is the calling thread. Failing is harmless.
+    let _ = rustix::process::setpriority_process(None, NICE);
+}
+
+/// A future that is polled and dropped in the context of a runtime: it may use timers, sockets and tasks.
+struct InRuntime<F> {
+    runtime: Handle,
+    future: Option<Pin<Box<F>>>,
+}
+
+impl<F: Future> Future for InRuntime<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = &mut *self;
+        let _entered = this.runtime.enter();
+        match &mut this.future {
+            Some(future) => {
+                let polled = future.as_mut().poll(context);
+                if polled.is_ready() {
+                    this.future = None;
+                }
+                polled
+            }
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<F> Drop for InRuntime<F> {
+    fn drop(&mut self) {
+        let _entered = self.runtime.enter();
+        self.future = None;
+    }
+}
+
+/// A guest on the executor. Dropping it cancels the guest: it is dropped by its thread, at its next yield at the latest.
+pub(super) struct Running<T>(Option<Task<std::thread::Result<T>>>);
+
+impl<T> Running<T> {
+    /// Cancels the guest and waits until it is dropped. Returns its result if it has ended already.
+    pub(super) async fn cancel(mut self) -> Option<T> {
+        let ended = self.0.take()?.cancel().await?;
+        Some(ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    }
+}
+
+impl<T> Future for Running<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        match &mut self.0 {
+            Some(task) => {
+                Pin::new(task).poll(context).map(|ended| ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            }
+            None => Poll::Pending,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    const SLICE: Duration = Duration::from_millis(10);
+
+    fn name(name: &str) -> Name {
+        Name::from(name)
+    }
+
+    /// Adds guests of a tenant that can continue.
+    fn push(queues: &mut Queues, tenant: &str, guests: usize) {
+        for _ in 0..guests {
+            let (runnable, task) = async_task::spawn(std::future::pending::<()>(), |_| {});
+            task.detach();
+            queues.push(&name(tenant), runnable);
+        }
+    }
+
+    /// Runs guests that each compute for a slice and can then continue. Returns the number of slices by tenant.
+    fn run(queues: &mut Queues, slices: usize) -> HashMap<String, usize> {
+        let mut counts = HashMap::new();
+        for _ in 0..slices {
+            let (tenant, started_at, runnable) = queues.next().unwrap();
+            queues.charge(&tenant, started_at, SLICE);
+            *counts.entry(tenant.to_string()).or_default() += 1;
+            queues.push(&tenant, runnable);
+        }
+        counts
+    }
+
+    #[test]
+    fn divides_time_equally_between_tenants() {
+        let mut queues = Queues::default();
+        push(&mut queues, "many", 100);
+        push(&mut queues, "one", 1);
+        push(&mut queues, "two", 2);
+        let counts = run(&mut queues, 300);
+        assert!(counts.values().all(|count| *count == 100), "{counts:?}");
+    }
+
+    #[test]
+    fn tenant_that_was_idle_runs_first_and_catches_up_a_little() {
+        let mut queues = Queues::default();
+        push(&mut queues, "busy", 10);
+        run(&mut queues, 1000);
+        push(&mut queues, "idle", 10);
+        let first = run(&mut queues, 1);
+        assert_eq!(first.get("idle"), Some(&1), "{first:?}");
+        let counts = run(&mut queues, 100);
+        assert!((50..=53).contains(&counts["idle"]), "an idle tenant saved up more than the lag: {counts:?}");
+    }
+
+    #[test]
+    fn forgets_tenants_without_guests() {
+        let mut queues = Queues::default();
+        for tenant in 0..100 {
+            push(&mut queues, &format!("tenant-{tenant}"), 1);
+        }
+        for _ in 0..100 {
+            let (tenant, started_at, _ended) = queues.next().unwrap();
+            queues.charge(&tenant, started_at, SLICE);
+        }
+        push(&mut queues, "other", 1);
+        run(&mut queues, 100);
+        // Those that are further behind than the lag have no claim to remember.
+        assert!(queues.next().is_some() && queues.order.is_empty() && queues.running.len() == 1);
+    }
+
+    fn executor() -> Executor {
+        Executor::start(|| ()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn guests_use_the_runtime_of_the_caller() {
+        let executor = executor();
+        let tenant = name("acme");
+        let slept = executor.spawn(&tenant, async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::spawn(async { 7 }).await.unwrap()
+        });
+        assert_eq!(slept.await, 7);
+    }
+
+    #[tokio::test]
+    async fn panic_of_a_guest_reaches_the_caller_and_no_other_guest() {
+        let executor = executor();
+        let tenant = name("acme");
+        let guest = executor.spawn(&tenant, async { panic!("the guest broke") });
+        let panic = AssertUnwindSafe(guest).catch_unwind().await.unwrap_err();
+        assert_eq!(panic.downcast_ref(), Some(&"the guest broke"));
+        for _ in 0..2 * executor.shared.threads {
+            assert_eq!(executor.spawn(&tenant, async { 1 }).await, 1);
+        }
+    }
+
+    /// Sends when it is dropped, from a task: which takes a runtime.
+    struct SendsOnDrop(Option<oneshot::Sender<()>>);
+
+    impl Drop for SendsOnDrop {
+        fn drop(&mut self) {
+            let sender = self.0.take().unwrap();
+            tokio::spawn(async move { sender.send(()) });
+        }
+    }
+
+    #[tokio::test]
+    async fn cancel_waits_until_the_guest_is_dropped() {
+        let executor = executor();
+        let (sender, mut dropped) = oneshot::channel();
+        let guest = SendsOnDrop(Some(sender));
+        let running = executor.spawn(&name("acme"), async move {
+            let _guest = guest;
+            std::future::pending::<()>().await;
+        });
+        assert!(dropped.try_recv().is_err());
+        assert_eq!(running.cancel().await, None);
+        dropped.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn dropping_the_handle_or_the_executor_drops_the_guest() {
+        for drops_executor in [false, true] {
+            let executor = executor();
+            let (sender, dropped) = oneshot::channel();
+            let guest = SendsOnDrop(Some(sender));
+            let (started, starts) = oneshot::channel();
+            let running = executor.spawn(&name("acme"), async move {
+                let _guest = guest;
+                let _ = started.send(());
+                std::future::pending::<()>().await;
+            });
+            starts.await.unwrap();
+            if drops_executor {
+                drop(executor);
+            }
+            drop(running);
+            dropped.await.unwrap();
+        }
+    }
+}
