@@ -250,6 +250,7 @@ impl Dispatch {
         let settings = DispatchSettings {
             concurrency: 4,
             max_deliveries: 1000,
+            guest_memory: u64::MAX,
             retention: Retention { completed: day, dead: day, ids: day, max_bytes: None },
             owner: OWNER.into(),
             removal_grace: Duration::ZERO,

@@ -91,6 +91,7 @@ fn server(table: Table<'_>) -> Server {
         max_body: table.get("max_body").and_then(|value| value.size()).unwrap_or(default.max_body),
         max_deliveries: table.get("max_deliveries").and_then(|value| value.count()).unwrap_or(default.max_deliveries),
         concurrency: table.get("concurrency").and_then(|value| value.count()).unwrap_or(default.concurrency),
+        guest_memory: table.get("guest_memory").and_then(|value| value.size()).unwrap_or(default.guest_memory),
         stack: table.get("stack").and_then(|value| limits::stack(&value)).unwrap_or(default.stack),
         apology: text(table.get("apology")).unwrap_or(default.apology),
         retry_notice: text(table.get("retry_notice")).unwrap_or(default.retry_notice),

@@ -21,6 +21,7 @@ use modhost_core::event::Name;
 use modhost_core::event::event_filter::EventFilter;
 use modhost_core::files::{self, FileOpError, NotRegular, ReadError};
 use modhost_core::limits::{DEFAULT_STACK, LimitAmounts, Limits, Resource};
+use modhost_core::system_memory;
 
 /// The maximum size of a settings file, in bytes: about ten thousand modules.
 const MAX_SIZE: u64 = 4 << 20;
@@ -88,6 +89,9 @@ pub struct Server {
     pub max_deliveries: u64,
     /// The maximum number of deliveries that run concurrently on the whole host. Default 256.
     pub concurrency: usize,
+    /// The maximum total memory of the running deliveries of all tenants, in bytes. Default: half of the memory that the
+    /// host can use.
+    pub guest_memory: u64,
     /// The stack size for calls inside a component, in bytes. Default 512 KiB.
     pub stack: u64,
     /// The message to the user if a module failed without its own message.
@@ -264,6 +268,7 @@ impl Default for Server {
             max_body: 1 << 20,
             max_deliveries: 1_000_000,
             concurrency: 256,
+            guest_memory: system_memory::total().map_or(u64::MAX, |total| total / 2),
             stack: DEFAULT_STACK,
             apology: "Sorry, something went wrong and this can't be answered right now. Please try again later.".into(),
             retry_notice: "This is taking longer than usual. Another attempt follows automatically.".into(),

@@ -26,4 +26,5 @@ pub mod source_location;
 pub mod sse;
 pub mod suggest;
 pub mod sync;
+pub mod system_memory;
 pub mod text;

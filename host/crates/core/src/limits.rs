@@ -290,6 +290,8 @@ pub enum LimitReached {
     },
     /// The memory limit of all running deliveries of a tenant together, in bytes.
     TenantMemory(u64),
+    /// The memory limit of all running deliveries of the host together, in bytes, or the tenant's share of it.
+    GuestMemory(u64),
     /// The stack of WebAssembly calls, in bytes; the same for all deliveries.
     Stack(u64),
     /// The maximum number of memories of an instance; the same for all components.
@@ -297,10 +299,12 @@ pub enum LimitReached {
 }
 
 impl LimitReached {
-    /// Returns whether another attempt may succeed: the platform may answer sooner, or the tenant's other deliveries
-    /// may free memory.
+    /// Returns whether another attempt may succeed: the platform may answer sooner, or other deliveries may free memory.
     pub fn is_temporary(self) -> bool {
-        matches!(self, Self::TenantMemory(_) | Self::Delivery { resource: Resource::Timeout, .. })
+        matches!(
+            self,
+            Self::TenantMemory(_) | Self::GuestMemory(_) | Self::Delivery { resource: Resource::Timeout, .. }
+        )
     }
 }
 
@@ -312,6 +316,12 @@ impl fmt::Display for LimitReached {
                 f,
                 "tenant memory: the running deliveries of its tenant would have more than {} together, \
                  `limits.total_memory` of the tenant",
+                Resource::Memory.format_amount(*limit)
+            ),
+            Self::GuestMemory(limit) => write!(
+                f,
+                "host memory: the running deliveries of all tenants would have more than {} together, `guest_memory` of \
+                 [server], or those of its tenant more than their share of it",
                 Resource::Memory.format_amount(*limit)
             ),
             Self::Stack(limit) => write!(

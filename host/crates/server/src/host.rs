@@ -192,6 +192,7 @@ impl Host {
         let dispatch = DispatchSettings {
             concurrency: server.concurrency,
             max_deliveries: server.max_deliveries,
+            guest_memory: server.guest_memory,
             retention: Retention {
                 completed: server.retention.completed,
                 dead: server.retention.dead,
@@ -441,6 +442,7 @@ fn needs_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
         ("data_dir", before.data_dir != after.data_dir),
         ("max_deliveries", before.max_deliveries != after.max_deliveries),
         ("concurrency", before.concurrency != after.concurrency),
+        ("guest_memory", before.guest_memory != after.guest_memory),
         ("stack", before.stack != after.stack),
         ("retention", before.retention != after.retention),
         ("compiler", before.compiler != after.compiler),

@@ -110,16 +110,27 @@ async fn reports_log_output_above_the_limit() {
 
 #[tokio::test]
 async fn limits_the_total_memory_of_a_tenant() {
+    let settings = of_tenant("total_memory = \"12MiB\"");
+    exceed_total_memory(settings, ["limit reached: tenant memory: ", "`limits.total_memory` of the tenant"]).await;
+}
+
+#[tokio::test]
+async fn limits_the_total_memory_of_the_host() {
+    let settings = Settings::new().server("guest_memory = \"12MiB\"");
+    exceed_total_memory(settings, ["limit reached: host memory: ", "`guest_memory` of [server]"]).await;
+}
+
+/// Runs deliveries that together need more than 12 MiB, the limit of the settings.
+async fn exceed_total_memory(settings: Settings, reason: [&str; 2]) {
     let gate = Gate::start().await;
-    let host = of_tenant("total_memory = \"12MiB\"")
+    let host = settings
         .module("Test", "test_guest", "retry = { attempts = 5, first = \"100ms\", max = \"200ms\" }")
         .model(&gate.url())
         .start()
         .await;
     // Each delivery starts with a little over 1 MiB. Some wait for an answer; the others exceed the total.
     let waiting = join_all((0..8).map(|_| say(&host.platform, "Test", "allocate-and 4|complete hi"))).await;
-    host.logged(&["attempt failed; retrying", "limit reached: tenant memory: ", "`limits.total_memory` of the tenant"])
-        .await;
+    host.logged(&["attempt failed; retrying", reason[0], reason[1]]).await;
     gate.open();
     let mut answered = 0;
     for chat_id in &waiting {

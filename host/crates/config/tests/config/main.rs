@@ -126,6 +126,7 @@ fn shows_defaults_in_shipped_file() {
         "# api_base",
         "# api_key",
         "# model",
+        "# guest_memory",
         "# total_memory",
         "# memory = \"64MiB\"",
         "# memory = \"1GiB\"",

@@ -31,7 +31,7 @@ pub use clock::{MonotonicClock, WallClock};
 pub use delivery::{AttemptContext, Delivery, Progress, Reply, Step};
 pub use http::{HttpGrant, HttpGrants, redact as redact_http};
 pub use log::{DeliveryLog, LineStream, Stream};
-pub use tenant_memory::TenantMemory;
+pub use tenant_memory::{GuestMemory, TenantMemory};
 
 use completion::CompletionCapability;
 use config::ConfigCapability;

@@ -1,24 +1,52 @@
-//! Counts the memory that the running deliveries of one tenant share.
+//! Counts the memory of running deliveries: of one tenant, and of all tenants together.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use modhost_core::limits::LimitReached;
+use modhost_core::sync::lock;
+
+/// The total memory of the running deliveries of all tenants.
+///
+/// Idle memory is lent: a tenant may use all of it while no other needs it. The last quarter is only for tenants that use
+/// less than an equal share, so that a tenant that comes later finds some, whatever the others have taken.
+#[derive(Debug)]
+pub struct GuestMemory {
+    limit: u64,
+    state: Mutex<Use>,
+}
+
+#[derive(Debug, Default)]
+struct Use {
+    bytes: u64,
+    /// The number of tenants that use any.
+    tenants: u64,
+}
 
 /// The total memory of a tenant's running deliveries.
 #[derive(Debug)]
 pub struct TenantMemory {
-    limit: u64,
+    limit: Option<u64>,
+    /// Changes only while the use of all tenants is locked.
     used: AtomicU64,
+    all: Arc<GuestMemory>,
+}
+
+impl GuestMemory {
+    /// Creates a counter with this limit, in bytes.
+    pub fn new(limit: u64) -> Arc<Self> {
+        Arc::new(Self { limit, state: Mutex::default() })
+    }
+
+    /// Creates the counter of a tenant. `limit` is in bytes; without one, only the memory of all tenants limits it.
+    pub fn tenant(self: &Arc<Self>, limit: Option<u64>) -> Arc<TenantMemory> {
+        Arc::new(TenantMemory { limit, used: AtomicU64::new(0), all: self.clone() })
+    }
 }
 
 impl TenantMemory {
-    /// Creates a counter with this limit, in bytes.
-    pub fn new(limit: u64) -> Self {
-        Self { limit, used: AtomicU64::new(0) }
-    }
-
-    /// Returns the limit, in bytes.
-    pub fn limit(&self) -> u64 {
+    /// Returns the tenant's own limit, in bytes.
+    pub fn limit(&self) -> Option<u64> {
         self.limit
     }
 
@@ -26,15 +54,84 @@ impl TenantMemory {
     ///
     /// # Errors
     ///
-    /// When fewer are left.
+    /// When the tenant's limit, the limit of all tenants, or the tenant's share of what is left would be exceeded.
     pub fn take(&self, bytes: u64) -> Result<(), LimitReached> {
-        let add = |used: u64| used.checked_add(bytes).filter(|used| *used <= self.limit);
-        let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
-        taken.map(drop).map_err(|_| LimitReached::TenantMemory(self.limit))
+        let mut all = lock(&self.all.state);
+        let before = self.used.load(Ordering::Relaxed);
+        let own = before.saturating_add(bytes);
+        if let Some(limit) = self.limit.filter(|limit| own > *limit) {
+            return Err(LimitReached::TenantMemory(limit));
+        }
+        let total = all.bytes.saturating_add(bytes);
+        let tenants = all.tenants + u64::from(before == 0);
+        let limit = self.all.limit;
+        if total > limit || total > limit - limit / 4 && own > limit / tenants.max(1) {
+            return Err(LimitReached::GuestMemory(limit));
+        }
+        if bytes > 0 {
+            *all = Use { bytes: total, tenants };
+            self.used.store(own, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Releases this many bytes.
     pub fn release(&self, bytes: u64) {
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
+        if bytes == 0 {
+            return;
+        }
+        let mut all = lock(&self.all.state);
+        let own = self.used.load(Ordering::Relaxed).saturating_sub(bytes);
+        self.used.store(own, Ordering::Relaxed);
+        all.bytes = all.bytes.saturating_sub(bytes);
+        all.tenants -= u64::from(own == 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: LimitReached = LimitReached::GuestMemory(100);
+
+    #[test]
+    fn lends_idle_memory() {
+        let all = GuestMemory::new(100);
+        let (one, two) = (all.tenant(None), all.tenant(None));
+        one.take(100).unwrap();
+        assert_eq!(one.take(1), Err(ALL));
+        assert_eq!(two.take(1), Err(ALL));
+        one.release(100);
+        two.take(100).unwrap();
+    }
+
+    #[test]
+    fn last_quarter_is_for_tenants_below_their_share() {
+        let all = GuestMemory::new(100);
+        let (large, small, other) = (all.tenant(None), all.tenant(None), all.tenant(None));
+        large.take(70).unwrap();
+        small.take(1).unwrap();
+        assert_eq!(large.take(5), Err(ALL), "two tenants: it has more than a half");
+        large.take(4).unwrap();
+        small.take(20).unwrap();
+        other.take(5).unwrap();
+        assert_eq!(other.take(1), Err(ALL), "nothing is left");
+        large.release(74);
+        assert_eq!(small.take(60), Err(ALL), "two tenants: it would have more than a half");
+        small.take(49).unwrap();
+        other.take(20).unwrap();
+    }
+
+    #[test]
+    fn own_limit_applies_too() {
+        let all = GuestMemory::new(100);
+        let (one, two) = (all.tenant(Some(10)), all.tenant(None));
+        assert_eq!(one.take(11), Err(LimitReached::TenantMemory(10)));
+        one.take(10).unwrap();
+        assert_eq!(one.take(1), Err(LimitReached::TenantMemory(10)));
+        two.take(60).unwrap();
+        one.release(10);
+        one.take(0).unwrap();
+        assert_eq!(lock(&all.state).tenants, 1);
     }
 }

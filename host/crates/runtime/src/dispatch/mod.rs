@@ -28,6 +28,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::capabilities::GuestMemory;
 use backlog::{Capacity, Reservations};
 pub use failures::FailedAttempt;
 use failures::Failures;
@@ -68,6 +69,8 @@ pub struct DispatchSettings {
     pub concurrency: usize,
     /// Maximum number of waiting and running deliveries; events above it are refused with backpressure.
     pub max_deliveries: u64,
+    /// Maximum total memory of the running deliveries of all tenants, in bytes.
+    pub guest_memory: u64,
     /// How long ended deliveries and event ids are kept.
     pub retention: Retention,
     /// The name of this host in leases. At startup, deliveries leased to this name are returned to the queue.
@@ -87,6 +90,9 @@ struct Inner {
     clock: Arc<dyn Clock>,
     settings: DispatchSettings,
     routes: ArcSwap<Routes>,
+    guest_memory: Arc<GuestMemory>,
+    /// Held by the one running delivery that was interrupted repeatedly.
+    suspects: Semaphore,
     reservations: Reservations,
     accepting: Arc<Semaphore>,
     operations: Arc<Semaphore>,
@@ -199,6 +205,8 @@ impl Dispatcher {
             unknown_wait_until: now.checked_add(settings.removal_grace).unwrap_or(now),
             clock,
             modules,
+            guest_memory: GuestMemory::new(settings.guest_memory),
+            suspects: Semaphore::new(1),
             settings,
             reservations: Reservations::default(),
             accepting: Arc::new(Semaphore::new(MAX_ACCEPTING)),
@@ -234,7 +242,7 @@ impl Dispatcher {
     /// Sets the routes for all events from now on. `apology` is the text for users whose module is no longer in the
     /// settings.
     pub fn set_routes(&self, tenants: Vec<TenantSpec>, modules: Vec<RouteSpec>, apology: Arc<str>) {
-        let routes = Routes::new(tenants, modules, apology, &self.0.routes.load());
+        let routes = Routes::new(tenants, modules, apology, &self.0.routes.load(), &self.0.guest_memory);
         self.0.routes.store(Arc::new(routes));
         self.0.rescan(self.0.clock.now());
     }

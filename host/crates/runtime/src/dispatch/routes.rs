@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Refused;
-use crate::capabilities::TenantMemory;
+use crate::capabilities::{GuestMemory, TenantMemory};
 use modhost_core::backoff::RetryPolicy;
 use modhost_core::event::event_filter::{Candidate, EventFilter};
 use modhost_core::event::{DeliveryId, Event, Name};
@@ -25,7 +25,7 @@ pub struct TenantSpec {
     pub max_deliveries: u64,
     /// Maximum average number of its events per second; none: unlimited.
     pub events_per_second: Option<u32>,
-    /// Maximum total memory of its running deliveries, in bytes; none: only each delivery is limited.
+    /// Maximum total memory of its running deliveries, in bytes; none: only that of all tenants is limited.
     pub total_memory: Option<u64>,
     /// Upper bounds of the limits of its deliveries.
     pub ceilings: LimitAmounts,
@@ -71,7 +71,7 @@ pub(super) struct Tenant {
     pub(super) concurrency: usize,
     pub(super) max_deliveries: u64,
     pub(super) ceilings: LimitAmounts,
-    pub(super) memory: Option<Arc<TenantMemory>>,
+    pub(super) memory: Arc<TenantMemory>,
     is_removed: bool,
     rate: Option<Arc<RateLimiter>>,
 }
@@ -83,7 +83,13 @@ impl Default for Routes {
 }
 
 impl Routes {
-    pub(super) fn new(tenants: Vec<TenantSpec>, modules: Vec<RouteSpec>, apology: Arc<str>, previous: &Self) -> Self {
+    pub(super) fn new(
+        tenants: Vec<TenantSpec>,
+        modules: Vec<RouteSpec>,
+        apology: Arc<str>,
+        previous: &Self,
+        guest_memory: &Arc<GuestMemory>,
+    ) -> Self {
         let tenants = tenants.into_iter().map(|spec| {
             let old_tenant = previous.tenants.get(&spec.name);
             let rate =
@@ -92,10 +98,10 @@ impl Routes {
                     _ => Arc::new(RateLimiter::new(per_second)),
                 });
             // If the limit is unchanged, the memory in use stays counted.
-            let memory = spec.total_memory.map(|limit| match old_tenant.and_then(|tenant| tenant.memory.clone()) {
-                Some(memory) if memory.limit() == limit => memory,
-                _ => Arc::new(TenantMemory::new(limit)),
-            });
+            let memory = match old_tenant {
+                Some(tenant) if tenant.memory.limit() == spec.total_memory => tenant.memory.clone(),
+                _ => guest_memory.tenant(spec.total_memory),
+            };
             let TenantSpec { name, platform, concurrency, max_deliveries, ceilings, is_removed, .. } = spec;
             (name, Arc::new(Tenant { platform, concurrency, max_deliveries, ceilings, memory, is_removed, rate }))
         });

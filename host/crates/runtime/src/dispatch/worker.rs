@@ -23,6 +23,9 @@ use modhost_storage::journal::{
     AttemptReport, Call, Claimed, Details, Disposition, FailureReason, JournalError, State,
 };
 
+/// The number of interruptions from which a delivery runs only while no other such delivery does.
+const MAX_INTERRUPTIONS: u32 = 2;
+
 /// Maximum number of extra attempts that only notify the user, once the attempts of the retry policy are used up.
 const MAX_NOTICE_ATTEMPTS: u32 = 20;
 
@@ -102,6 +105,11 @@ async fn work(inner: &Inner, claimed: &Claimed, started_delivery: &OnceLock<Arc<
     if chosen.is_none() && !exhausted {
         return AttemptResult::NoVersion;
     }
+    // What was running at several stops of the host may be their cause.
+    let _alone = match claimed.interrupted {
+        ..MAX_INTERRUPTIONS => None,
+        _ => inner.stop.run_until_cancelled(inner.suspects.acquire()).await,
+    };
     let delivery = match begin(inner, claimed, tenant, route).await {
         Ok(delivery) => started_delivery.get_or_init(|| Arc::new(delivery)),
         Err(error) => return unreadable(claimed, &error),
@@ -194,7 +202,7 @@ async fn begin(inner: &Inner, claimed: &Claimed, tenant: &Tenant, route: &RouteS
         keyvalue: inner.keyvalue.clone(),
         call_log,
         limits: route.limits.for_tenant(&tenant.ceilings),
-        tenant_memory: tenant.memory.clone(),
+        tenant_memory: Some(tenant.memory.clone()),
         salt: inner.journal.salt(),
     }))
 }

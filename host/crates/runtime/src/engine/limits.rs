@@ -130,6 +130,7 @@ impl<'a> Clock<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capabilities::GuestMemory;
 
     const PAGE: usize = 64 << 10;
 
@@ -172,7 +173,7 @@ mod tests {
 
     #[test]
     fn releases_tenant_memory_when_a_delivery_ends() {
-        let tenant = Arc::new(TenantMemory::new(5 * PAGE as u64));
+        let tenant = GuestMemory::new(u64::MAX).tenant(Some(5 * PAGE as u64));
         let (mut one, mut other) = (limiter(Some(&tenant)), limiter(Some(&tenant)));
         assert!(one.memory_growing(0, 3 * PAGE, None).unwrap());
         assert!(!other.memory_growing(0, 3 * PAGE, None).unwrap());

@@ -203,6 +203,13 @@ impl Row {
         self.state == State::Running && self.attempt == lease.attempt && owner == Some(&lease.owner)
     }
 
+    /// Returns the number of attempts before the current one that were never completed.
+    fn interrupted(&self) -> u32 {
+        let completed = self.attempts.iter().filter(|attempt| attempt.number > self.earlier_attempts).count();
+        let before = self.attempt.saturating_sub(self.earlier_attempts + 1);
+        before.saturating_sub(u32::try_from(completed).unwrap_or(u32::MAX))
+    }
+
     fn all_calls(&self) -> Vec<Call> {
         self.calls.values().cloned().collect()
     }
@@ -485,6 +492,7 @@ impl Tables {
             received_at: from_millis(row.received_at),
             // A delivery has no calls before its first attempt.
             calls: if row.attempt > 1 { u32::try_from(row.calls.len()).unwrap_or(u32::MAX) } else { 0 },
+            interrupted: row.interrupted(),
         });
         claimed.collect()
     }

@@ -104,6 +104,7 @@ struct Delivery {
     state: State,
     attempt: u32,
     earlier_attempts: u32,
+    interrupted: u32,
     due: u64,
     has_due_time: bool,
     lease: Option<(Arc<str>, u64)>,
@@ -185,6 +186,7 @@ impl Model {
                 state: State::Waiting,
                 attempt: 0,
                 earlier_attempts: 0,
+                interrupted: 0,
                 due: self.now,
                 has_due_time: false,
                 lease: None,
@@ -210,7 +212,7 @@ impl Model {
         due.into_iter().map(|(_, index)| self.deliveries[index].0.clone()).collect()
     }
 
-    fn claim(&mut self, lane: usize, limit: u32, by: u8) -> Vec<(DeliveryId, u32, u32, u32)> {
+    fn claim(&mut self, lane: usize, limit: u32, by: u8) -> Vec<(DeliveryId, [u32; 4])> {
         let now = self.now;
         let taken: Vec<DeliveryId> = self.due(lane).into_iter().take(limit as usize).collect();
         for id in &taken {
@@ -224,7 +226,7 @@ impl Model {
             .map(|id| {
                 let it = self.of(&id);
                 let calls = if it.attempt == 1 { 0 } else { it.calls.len() as u32 };
-                (id, it.attempt, it.earlier_attempts, calls)
+                (id, [it.attempt, it.earlier_attempts, calls, it.interrupted])
             })
             .collect()
     }
@@ -244,7 +246,9 @@ impl Model {
             self.deliveries.iter().filter(|(_, it)| lost(it)).map(|(id, _)| id.clone()).collect();
         for id in &ids {
             self.enter(id, State::Waiting);
-            self.of(id).has_due_time = false;
+            let it = self.of(id);
+            it.has_due_time = false;
+            it.interrupted += 1;
         }
         ids.len() as u64
     }
@@ -267,6 +271,7 @@ impl Model {
         self.enter(id, State::Waiting);
         let it = self.of(id);
         (it.blocked, it.earlier_attempts, it.due, it.has_due_time) = (busy, it.attempt, now, false);
+        it.interrupted = 0;
         if fresh {
             it.calls.clear();
         }
@@ -383,8 +388,10 @@ impl Run {
         for claimed in &claimed {
             assert_eq!(*claimed.event, *self.model.of(claimed.id()).event);
         }
-        let claimed: Vec<_> =
-            claimed.into_iter().map(|it| (it.id().clone(), it.attempt(), it.earlier_attempts, it.calls)).collect();
+        let claimed: Vec<_> = claimed
+            .into_iter()
+            .map(|it| (it.id().clone(), [it.attempt(), it.earlier_attempts, it.calls, it.interrupted]))
+            .collect();
         assert_eq!(claimed, self.model.claim(lane, limit, by));
     }
 

@@ -208,6 +208,35 @@ async fn takes_over_deliveries_of_a_host_that_is_gone() {
     host.assert_idle(&["acme"]);
 }
 
+/// One of them may be what stops the host each time: the others must get past it.
+#[tokio::test]
+async fn runs_repeatedly_interrupted_deliveries_one_at_a_time() {
+    let host = TestHost::new().await;
+    host.modules.pause("Echo");
+    let mut deliveries = Vec::new();
+    for number in 0..3 {
+        deliveries.push(host.accepted(&event(&format!("evt_{number}"), "Echo")).await);
+    }
+    for interrupted in 0..2 {
+        for _ in &deliveries {
+            assert_eq!(host.claim_as_other().await.interrupted, interrupted);
+        }
+        assert_eq!(host.journal.memory.reclaim(Some(OTHER)).await.unwrap(), 3);
+    }
+    host.modules.resume("Echo");
+    host.dispatcher.rescan();
+    let new = host.accepted(&event("evt_new", "Echo")).await;
+    host.running(&new).await;
+    for delivery in &deliveries {
+        host.running(delivery).await;
+        assert_eq!(host.modules.running().len(), 2, "one of them, and the new delivery");
+        host.end(delivery, answered()).await;
+        assert_eq!(host.state(delivery).await, State::Completed);
+    }
+    host.end(&new, answered()).await;
+    host.assert_idle(&["acme"]);
+}
+
 /// The outcome could not be recorded: the slot is free immediately, and the delivery runs again after its lease has
 /// expired.
 #[tokio::test]

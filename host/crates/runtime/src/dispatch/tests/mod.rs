@@ -140,6 +140,7 @@ impl TestHost {
         let settings = DispatchSettings {
             concurrency: setup.concurrency,
             max_deliveries: setup.max_deliveries,
+            guest_memory: u64::MAX,
             retention: Retention { completed: NEVER, dead: NEVER, ids: NEVER, max_bytes: None },
             owner: OWNER.into(),
             sweep_every: setup.sweep_every,

@@ -20,6 +20,7 @@ pub(super) struct ClaimedRow {
     event: StoredEvent,
     earlier_attempts: u32,
     calls: u32,
+    interrupted: u32,
 }
 
 impl From<ClaimedRow> for Claimed {
@@ -32,6 +33,7 @@ impl From<ClaimedRow> for Claimed {
             earlier_attempts: row.earlier_attempts,
             received_at,
             calls: row.calls,
+            interrupted: row.interrupted,
         }
     }
 }
@@ -75,9 +77,16 @@ impl Store {
 
     fn claimed_row(&self, row: &DeliveryRow, claim: &Claim) -> rusqlite::Result<ClaimedRow> {
         // A delivery has no calls before its first attempt.
-        let calls = match row.attempt {
-            ..=1 => 0,
-            _ => self.sql("SELECT count(*) FROM calls WHERE delivery = ?1")?.query_row([row.seq], |row| row.get(0))?,
+        let (calls, interrupted) = match row.attempt {
+            ..=1 => (0, 0),
+            attempt => {
+                let sql = "SELECT count(*) FROM calls WHERE delivery = ?1";
+                let calls = self.sql(sql)?.query_row([row.seq], |row| row.get(0))?;
+                let sql = "SELECT count(*) FROM attempts WHERE delivery = ?1 AND number > ?2";
+                let values = params![row.seq, row.earlier_attempts];
+                let completed: u32 = self.sql(sql)?.query_row(values, |row| row.get(0))?;
+                (calls, attempt.saturating_sub(row.earlier_attempts + 1).saturating_sub(completed))
+            }
         };
         let sql = concat!(
             "SELECT d.id, ",
@@ -93,6 +102,7 @@ impl Store {
                 event: StoredEvent::read(row, 1)?,
                 earlier_attempts,
                 calls,
+                interrupted,
             })
         })
     }
