@@ -21,12 +21,13 @@ use async_task::{Runnable, Task};
 use futures::FutureExt;
 use tokio::runtime::Handle;
 
+use super::cpu_time;
 use modhost_core::event::Name;
 use modhost_core::sync::lock;
 
 /// How much lower the priority of guest threads is, as a nice value: the threads that accept events and serve the admin
 /// API run first when all cores are busy.
-const NICE: i32 = 10;
+const NICE: i32 = 5;
 
 /// The minimum time between two interruptions of running guests, so that they make progress whatever arrives.
 const MIN_SLICE: Duration = Duration::from_millis(1);
@@ -164,9 +165,9 @@ impl Shared {
                 continue;
             };
             drop(queues);
-            let started = Instant::now();
+            let before = cpu_time::of_this_thread();
             runnable.run();
-            let used = started.elapsed();
+            let used = cpu_time::of_this_thread().saturating_sub(before);
             queues = lock(&self.queues);
             queues.charge(&tenant, virtual_time, used);
         }

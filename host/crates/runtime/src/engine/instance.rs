@@ -3,7 +3,7 @@
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tracing::Instrument;
 use tracing::instrument::WithSubscriber;
@@ -13,6 +13,7 @@ use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::backtrace;
+use super::cpu_time;
 use super::executor::Running;
 use super::limits::{Clock, Limiter, MAX_MEMORIES};
 use super::sources;
@@ -161,9 +162,9 @@ fn store(
 async fn run_metered<T>(mut guest: Pin<&mut impl Future<Output = T>>, delivery: &Delivery) -> Result<T, LimitReached> {
     let mut clock = Clock::new(delivery.limits());
     std::future::poll_fn(|context| {
-        let started = Instant::now();
+        let before = cpu_time::of_this_thread();
         let polled = guest.as_mut().poll(context);
-        let counted = clock.count(started.elapsed());
+        let counted = clock.count(cpu_time::of_this_thread().saturating_sub(before));
         match (delivery.usage().reached(), polled) {
             (Some(limit), _) => Poll::Ready(Err(limit)),
             (None, Poll::Ready(ended)) => Poll::Ready(Ok(ended)),

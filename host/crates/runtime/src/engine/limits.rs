@@ -11,10 +11,6 @@ use modhost_core::limits::{LimitReached, Limits, Resource};
 /// The length of an epoch: a guest yields its thread after this time.
 pub(super) const TICK: Duration = Duration::from_millis(10);
 
-/// The maximum time that is charged for one poll. On an overloaded machine, a poll that takes longer was mostly waiting
-/// for the processor.
-const MAX_POLL: Duration = Duration::from_millis(100);
-
 /// The maximum number of memories of an instance. Each reserves gigabytes of the host's address space, however little
 /// it uses, and a process without free address space can't allocate anything.
 pub(super) const MAX_MEMORIES: usize = 16;
@@ -117,9 +113,9 @@ impl<'a> Clock<'a> {
         Self { limits, used: Duration::ZERO }
     }
 
-    /// Adds the duration of a poll; fails if the CPU limit is exceeded.
+    /// Adds the CPU time of a poll; fails if the CPU limit is exceeded.
     pub(super) fn count(&mut self, poll: Duration) -> Result<(), LimitReached> {
-        self.used += poll.min(MAX_POLL);
+        self.used += poll;
         if self.used > self.limits.time(Resource::Cpu) {
             return Err(self.limits.reached(Resource::Cpu, None));
         }
@@ -183,11 +179,11 @@ mod tests {
     }
 
     #[test]
-    fn caps_the_time_charged_for_one_poll() {
+    fn adds_the_time_of_all_polls() {
         let limits = Limits::default().with(Resource::Cpu, 250_000_000);
         let mut clock = Clock::new(&limits);
-        assert_eq!(clock.count(Duration::from_secs(5)), Ok(()));
+        assert_eq!(clock.count(Duration::from_millis(150)), Ok(()));
         assert_eq!(clock.count(Duration::from_millis(100)), Ok(()));
-        assert!(clock.count(Duration::from_millis(60)).is_err());
+        assert!(clock.count(Duration::from_nanos(1)).is_err());
     }
 }

@@ -4,6 +4,7 @@
 mod backtrace;
 mod cache;
 mod compile;
+mod cpu_time;
 mod dry_run;
 mod executor;
 mod file;
