@@ -134,7 +134,8 @@ fn check_has_tenant(document: &Document<'_>, parts: &Parts) {
     }
 }
 
-/// The company of an event selects the tenant if the source names none. That fails if two tenants accept any company.
+/// Reports sources without a tenant if several tenants accept any company: then the event's company can't select the
+/// tenant.
 fn check_any_company(document: &Document<'_>, parts: &Parts) {
     let any_company: Vec<&str> =
         parts.tenants.iter().filter(|it| it.companies.is_empty()).map(|it| it.part.name.as_str()).collect();
@@ -166,7 +167,7 @@ fn check_unverified(document: &Document<'_>, parts: &Parts) {
     }
 }
 
-/// A company that is read from where nobody signs.
+/// Returns the warning for a source that reads the company from a header that is not signed.
 fn company_in_a_header(source: &Source) -> Option<ConfigError> {
     let webhook = source.webhook()?;
     let company = webhook.event.company.as_ref()?.as_ref()?;

@@ -37,14 +37,15 @@ pub struct ListenerLimits {
     pub max_headers: usize,
     /// How long a body may take after the end of the head. Default 30 s.
     pub body_timeout: Duration,
-    /// The maximum memory of all bodies that are being received, in bytes. Beyond it, larger bodies have to wait;
-    /// small ones are accepted. Default 256 MiB.
+    /// The maximum memory of all bodies that are being received, in bytes. Beyond it, larger bodies are refused with
+    /// 503; bodies of up to 16 KiB are accepted. Default 256 MiB.
     pub max_bodies: u64,
     /// How long a connection may stay open without a request. Default 3 min, which is longer than common proxies keep
     /// theirs open.
     pub idle_timeout: Duration,
-    /// How many requests with an invalid signature one address may send to one source per minute before the host
-    /// rejects its requests unread. Default 120.
+    /// How many requests with an invalid signature one address may send to one source per minute. Beyond it, a busy
+    /// host rejects the requests of that address unread, unless the address has recently sent a valid signature.
+    /// Default 120.
     pub max_forgeries: u32,
 }
 

@@ -89,8 +89,8 @@ pub struct Server {
     pub max_deliveries: u64,
     /// The maximum number of deliveries that run concurrently on the whole host. Default 256.
     pub concurrency: usize,
-    /// The maximum total memory of the running deliveries of all tenants, in bytes. Default: half of the memory that the
-    /// host can use.
+    /// The maximum total memory of the running deliveries of all tenants, in bytes. Default: half of the memory that
+    /// the host can use.
     pub guest_memory: u64,
     /// The stack size for calls inside a component, in bytes. Default 512 KiB.
     pub stack: u64,

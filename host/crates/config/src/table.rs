@@ -78,7 +78,7 @@ impl<'d> Table<'d> {
         self.entries.iter().map(|(key, value)| (key.get_ref().as_ref(), value))
     }
 
-    /// Everything in the table as values that can be read, for tables whose keys are the author's own.
+    /// Returns all entries as [`Value`]s, for tables with arbitrary keys.
     pub fn values(&self) -> impl Iterator<Item = Value<'d>> {
         let document = self.document;
         self.entries.iter().map(move |(key, value)| Value { document, key: key.get_ref(), value })

@@ -290,7 +290,8 @@ pub enum LimitReached {
     },
     /// The memory limit of all running deliveries of a tenant together, in bytes.
     TenantMemory(u64),
-    /// The memory limit of all running deliveries of the host together, in bytes, or the tenant's share of it.
+    /// The memory limit of all running deliveries of the host together, in bytes. Also reported if the tenant would
+    /// exceed its share of a nearly exhausted limit.
     GuestMemory(u64),
     /// The stack of WebAssembly calls, in bytes; the same for all deliveries.
     Stack(u64),
@@ -299,7 +300,8 @@ pub enum LimitReached {
 }
 
 impl LimitReached {
-    /// Returns whether another attempt may succeed: the platform may answer sooner, or other deliveries may free memory.
+    /// Returns whether another attempt may succeed: the platform may answer sooner, or other deliveries may free
+    /// memory.
     pub fn is_temporary(self) -> bool {
         matches!(
             self,

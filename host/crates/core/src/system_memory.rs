@@ -7,7 +7,7 @@ use std::path::Path;
 const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// Returns the memory of the machine, or of the smallest control group that the process is in, in bytes. `None` if the
-/// system doesn't say.
+/// system doesn't report it.
 pub fn total() -> Option<u64> {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| parse_meminfo(&text));
     let groups = fs::read_to_string("/proc/self/cgroup").ok().and_then(|text| cgroup_limit(&text, Path::new(CGROUPS)));

@@ -72,7 +72,7 @@ pub struct Chats {
     connection: Mutex<Connection>,
     /// The texts that viewers see in place of a message's text; not stored.
     shown: Mutex<HashMap<String, String>>,
-    /// Why the module failed that was to fill a message, by message id; not stored.
+    /// By message id, why the module that should have filled the message failed; not stored.
     failures: Mutex<HashMap<String, String>>,
 }
 
@@ -210,12 +210,12 @@ impl Chats {
         self.failures().remove(id);
     }
 
-    /// Records why the module failed that was to fill a message.
+    /// Records why the module that should have filled a message failed.
     pub fn note_failure(&self, message_id: &str, reason: &str) {
         self.failures().insert(message_id.to_owned(), reason.to_owned());
     }
 
-    /// Returns why the module failed that was to fill a message, if it did.
+    /// Returns why the module that should have filled a message failed, if it did.
     pub fn failure(&self, message_id: &str) -> Option<String> {
         self.failures().get(message_id).cloned()
     }

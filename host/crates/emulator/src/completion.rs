@@ -20,7 +20,7 @@ pub const QUOTING_MODEL: &str = "local-quote";
 /// Time limit of a completion if the request has none: the timeout of the official Python SDK.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// What answers completions.
+/// The model that answers completions.
 pub enum Model {
     /// An OpenAI-compatible endpoint.
     Endpoint(Box<Relay>),

@@ -136,8 +136,8 @@ impl Deliverer {
         &self.subscribers
     }
 
-    /// Sends an event to the subscribers of the event socket. Returns `true` if the delivery is complete because no
-    /// endpoint is registered.
+    /// Sends an event to the subscribers of the event socket. Returns `true` if that completes the delivery: a
+    /// subscriber received it, and no endpoint is registered.
     fn publish(&self, event: &Envelope) -> bool {
         let Ok(body) = serde_json::to_string(event) else { return false };
         let reached = self.subscribers.send(event.event, &body);

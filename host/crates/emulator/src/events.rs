@@ -25,7 +25,7 @@ pub struct Envelope {
     /// `evt_…`.
     pub id: String,
     version: &'static str,
-    /// What happened.
+    /// The name of the event.
     pub event: &'static str,
     /// Unix seconds as a string, as documented.
     created_at: String,

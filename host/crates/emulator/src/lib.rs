@@ -193,7 +193,7 @@ impl LocalPlatform {
         Ok(())
     }
 
-    /// Records why the module failed that was to fill a message. The local API shows it with the chat.
+    /// Records why the module that should have filled a message failed. The local API shows it with the chat.
     pub fn note_failure(&self, message_id: &str, reason: &str) {
         self.state.chats.note_failure(message_id, reason);
     }

@@ -33,7 +33,8 @@ struct MessageDetail {
     /// The text viewers see in place of the message's text: set by a message event, not stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     shown_text: Option<String>,
-    /// Why the module failed that was to fill the message. `modhost dev` reports it; the real platform can't know it.
+    /// Why the module that should have filled the message failed. `modhost dev` reports it; the real platform can't
+    /// know it.
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<String>,
     steps: Vec<Step>,

@@ -136,7 +136,8 @@ pub async fn modify(
     Ok(Json(changed.ok_or_else(|| ApiError::not_found("message", &id))?.into()))
 }
 
-/// `POST /messages/{id}/event`: changes what viewers see without storing it. Returns the message as viewers see it.
+/// `POST /messages/{id}/event`: changes the message that viewers see, without storing the change. Returns the message
+/// as viewers see it.
 pub async fn send_event(
     State(state): State<Arc<LocalState>>,
     Path(id): Path<String>,

@@ -315,7 +315,7 @@ impl Host {
     pub async fn shutdown(self, grace: Duration) {
         // First of all, so that load balancers send no more requests. Both listeners answer until the end.
         self.health.set_draining();
-        // While the dispatcher still accepts the events that the sockets have received.
+        // Before the dispatcher, which must still accept the events that the sockets have received.
         self.sockets.shutdown().await;
         self.dispatcher.shutdown(grace).await;
         self.registry.record_trials().await;
@@ -370,7 +370,7 @@ impl Parts {
         self.access.set(access(&config, self.addresses.admin));
         self.admin.set(for_operators(&config.rules));
         self.public.set(config.rules);
-        // First: while a source's secrets are unconfirmed, no request may count as a forgery.
+        // Before the sources are replaced: while a source's secrets are unconfirmed, no request may count as a forgery.
         self.sources.set_unconfirmed(config.unconfirmed);
         let tenants: HashSet<Name> = config.tenants.iter().map(|tenant| tenant.name.clone()).collect();
         self.clients.retain(|tenant| tenants.contains(tenant));
@@ -391,7 +391,7 @@ fn log_ceilings(server: &Server) {
     }
 }
 
-/// Logs the deliveries that a host which didn't shut down cleanly left behind.
+/// Logs how many deliveries an unclean shutdown interrupted, and how many others wait from before the start.
 async fn log_recovered(journal: &dyn Journal, recovered: u64) -> Result<(), JournalError> {
     let totals = journal.totals().await?;
     let waiting = totals.of(State::Waiting);

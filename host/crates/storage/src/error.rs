@@ -9,7 +9,7 @@ pub struct StorageError {
     pub store: &'static str,
     /// The kind of error.
     pub kind: StorageErrorKind,
-    /// What happened, where, and what to do about it.
+    /// The failure, its location, and how to fix it.
     pub detail: String,
 }
 

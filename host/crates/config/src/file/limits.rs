@@ -16,7 +16,8 @@ const MAX_MEMORY: u64 = 4 << 30;
 /// itself makes into a component. The pool can reserve the maximum once for each delivery.
 const STACK_SIZES: RangeInclusive<u64> = 128 << 10..=16 << 20;
 
-/// The maximum number of calls: the call log of a delivery cannot hold more.
+/// The maximum number of calls. The call log of a delivery has at most 20,000 entries, and a call may be preceded by an
+/// entry with clock readings.
 const MAX_CALLS: u64 = 10_000;
 
 /// Reads `stack` of `[server]`.

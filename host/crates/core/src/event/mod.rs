@@ -88,7 +88,7 @@ pub struct Header {
     pub id: String,
     /// The configured source that received it.
     pub source: Name,
-    /// The platform's name for what happened: `unique.chat.external-module.chosen`.
+    /// The platform's name of the event: `unique.chat.external-module.chosen`.
     pub name: String,
     /// The tenant it belongs to.
     pub tenant: Name,
@@ -112,8 +112,8 @@ impl Event {
     /// Creates an event from a verified body. `payload` is the byte range of the payload in the body's JSON, which is
     /// the body itself or the JSON that a form contains.
     ///
-    /// A payload of an unknown shape is not an error: the subject is [`Subject::Other`], [`Event::parse_error`] returns the
-    /// reason, and the ids that can be read are available.
+    /// A payload of an unknown shape is not an error: the subject is [`Subject::Other`], [`Event::parse_error`] returns
+    /// the reason, and the ids that can be read are available.
     pub fn new(header: Header, raw: Bytes, payload: Range<usize>) -> Self {
         let json = body::json(&raw);
         let is_form = matches!(json, Cow::Owned(_));

@@ -1,8 +1,8 @@
-//! A lenient JSON reader: one malformed value costs that value, never its neighbors.
+//! A lenient JSON reader: a malformed value affects only itself.
 //!
-//! `serde_json` rejects a whole document because of one value that JavaScript, Python or Go writes: a lone surrogate, a number
-//! out of range, `NaN`, or the 129th nesting level. This reader checks the syntax of a document once, without recursion, and
-//! decodes a value only when the caller asks for it. Values borrow from the document.
+//! `serde_json` rejects a whole document because of one value that JavaScript, Python or Go writes: a lone surrogate, a
+//! number out of range, `NaN`, or the 129th nesting level. This reader checks the syntax of a document once, without
+//! recursion, and decodes a value only when the caller asks for it. Values borrow from the document.
 //!
 //! The grammar is RFC 8259, extended by:
 //!

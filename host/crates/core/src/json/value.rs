@@ -178,15 +178,15 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Returns the same value in JSON that every parser accepts: a lone surrogate becomes `\ufffd`, a control character is
-    /// escaped, bytes that are not UTF-8 become U+FFFD, a number out of range becomes ±[`f64::MAX`], `NaN` becomes `null`.
-    /// Borrows the value if it is strict already.
+    /// Returns the same value in JSON that every parser accepts: a lone surrogate becomes `\ufffd`, a control character
+    /// is escaped, bytes that are not UTF-8 become U+FFFD, a number out of range becomes ±[`f64::MAX`], `NaN` becomes
+    /// `null`. Borrows the value if it is strict already.
     pub fn to_strict(self) -> Cow<'a, str> {
         strict::rewrite(self.0, usize::MAX)
     }
 
-    /// Decodes the value, with the replacements of [`to_strict`](Self::to_strict). Objects and lists nested more than 120 levels
-    /// deep become null.
+    /// Decodes the value, with the replacements of [`to_strict`](Self::to_strict). Objects and lists nested more than
+    /// 120 levels deep become null.
     pub fn to_json(self) -> Json {
         serde_json::from_slice(self.0)
             .or_else(|_| serde_json::from_str(&strict::rewrite(self.0, MAX_JSON_DEPTH)))

@@ -45,7 +45,7 @@ const HANDSHAKE: u8 = 22;
 /// would mark the endpoint as expired after a 4xx.
 const TLS_REQUIRED: &str = r#"{"success":false,"error":"this port requires TLS: the URL has to begin with https://"}"#;
 
-/// How long the client has to read that response.
+/// How long the host waits for the client to read that response.
 const DRAIN_WITHIN: Duration = Duration::from_secs(1);
 
 /// An accepted connection.

@@ -33,7 +33,7 @@ struct State {
     /// Whether the connection is multiplexed (HTTP/2). Bytes read between requests then don't have to be the head of a
     /// new one.
     multiplexed: bool,
-    /// Whether the connection was asked to close to make room.
+    /// Whether the connection was asked to close.
     leaving: bool,
 }
 
@@ -82,19 +82,19 @@ impl ConnectionActivity {
     }
 
     /// Returns since when the host has been waiting for the client; `None` while the host owes it a response or after
-    /// it was asked to leave.
+    /// the connection was asked to close.
     pub fn waiting_for_client_since(&self) -> Option<Instant> {
         let state = self.state();
         (state.owed == 0 && !state.leaving).then_some(state.since)
     }
 
-    /// Asks the connection to close to make room.
+    /// Asks the connection to close, so that another one can be accepted.
     pub fn request_close(&self) {
         self.state().leaving = true;
         self.leave.notify_one();
     }
 
-    /// Waits until the connection is asked to leave and owes no response.
+    /// Waits until the connection is asked to close and the host owes it no response.
     pub async fn close_requested(&self) {
         loop {
             self.leave.notified().await;
@@ -159,7 +159,7 @@ pub(super) struct RequestGuard {
 }
 
 impl RequestGuard {
-    /// Notes that the body is complete: from now on the client waits for the host.
+    /// Records that the body is complete: from now on the client waits for the host.
     pub fn body_complete(&self) {
         if !self.body_complete.swap(true, Ordering::Relaxed) {
             let mut state = self.activity.state();

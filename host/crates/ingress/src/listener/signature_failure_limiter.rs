@@ -199,7 +199,7 @@ mod tests {
         assert!(failures.retry_after_at(address(1), &source, start).is_some());
         failures.record_valid_at(address(1), &source, start);
         assert_eq!(failures.retry_after_at(address(1), &source, start), None);
-        // Other addresses take the places of others first.
+        // The accounts of new addresses replace those of unproven addresses first.
         for other in 100..100_000 {
             failures.record_at(address(other), &source, start);
         }

@@ -19,8 +19,8 @@ const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 ///
 /// # Errors
 ///
-/// If a file can't be read or the key doesn't match the certificate. The message names the file and the advice says
-/// what to do.
+/// If a file can't be read or the key doesn't match the certificate. The message names the file, and the advice
+/// describes the fix.
 pub fn load(settings: &Tls, environment: &Environment) -> Result<Arc<ServerConfig>, ConfigError> {
     let wrong = |message: String| ConfigError::new(message).at(Some(settings.location.clone()));
     let file = settings.certificate.display();

@@ -96,7 +96,7 @@ pub enum NotAnEvent {
         /// The type that was found.
         found: Kind,
     },
-    /// A part contains a lone surrogate or invalid UTF-8, so what it names is unclear.
+    /// A part contains a lone surrogate or invalid UTF-8, so its value is ambiguous.
     #[error("its {what} is not written in Unicode, {}", PartName(.place))]
     NotText {
         /// The part.
@@ -104,7 +104,7 @@ pub enum NotAnEvent {
         /// Where it is.
         place: FieldSelector,
     },
-    /// A part occurs more than once with different values: ambiguous, since parsers differ in which one they take.
+    /// A part occurs more than once with different values: ambiguous, since parsers differ in which one they use.
     #[error("its {what} is there more than once, {}", PartName(.place))]
     Ambiguous {
         /// The part.

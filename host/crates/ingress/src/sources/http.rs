@@ -1,9 +1,11 @@
 //! The public listener: receives events and answers probes.
 //!
-//! The status codes suit the strictest platform, Unique: it treats 2xx as delivered, retries 3xx, 429 and 5xx up to five
-//! times, and after any other status marks the endpoint as expired and sends no further events. So only forged requests and
-//! bodies that can never be an event get a 4xx; everything that may succeed later gets 429 or 503 with `Retry-After`.
-//! The source's scheme decides which 4xx, and how a recorded event is acknowledged.
+//! The status codes suit the strictest platform, Unique: it treats 2xx as delivered, retries 3xx, 429 and 5xx up to
+//! five times, and after any other status marks the endpoint as expired and sends no further events. So a 4xx other
+//! than 429 is only for requests that a retry can't make valid: a forged signature, another tenant's company, an
+//! unknown path, a method other than POST, or a compressed or incomplete body. Everything that may succeed later gets
+//! 429 or 503 with `Retry-After`. The source's scheme chooses the status for forged requests, for events that can't be
+//! read and for companies without a tenant, and the response to a recorded event.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -31,13 +33,15 @@ use modhost_storage::event_sink::{Backpressure, Sink, SinkOutcome};
 /// `Retry-After` for a body that is too large, in seconds: time for an operator to read the log and raise the limit.
 const AFTER_TOO_LARGE: u64 = 60;
 
-/// `Retry-After` for an event whose timestamp is too far from the host's clock, in seconds: a clock has to be set first.
+/// `Retry-After` for an event whose timestamp is too far from the host's clock, in seconds: a clock has to be set
+/// first.
 const AFTER_CLOCKS_DIFFER: u64 = 60;
 
-/// `Retry-After` for an invalid signature shortly after the secrets changed, in seconds: the new secret may be half written.
+/// `Retry-After` for an invalid signature shortly after the secrets changed, in seconds: the new secret may be half
+/// written.
 const AFTER_SECRETS_CHANGE: u64 = 10;
 
-/// `Retry-After` for an event that cannot be read, in seconds: time for an operator to look at it.
+/// `Retry-After` for an event that cannot be read, in seconds: time for an operator to inspect it.
 const AFTER_UNREADABLE: u64 = 60;
 
 /// Maximum number of bytes to drain of a body that is too large.
@@ -90,8 +94,8 @@ async fn receive<S: Sink>(State(listener): State<Arc<Listener<S>>>, mut request:
     answer
 }
 
-/// Writes the host that the target names into the `Host` header, as RFC 9112, section 3.2.2, wants it read: HTTP/2 has no
-/// such header, and schemes look at headers only.
+/// Sets the `Host` header to the host of the request target, which takes precedence (RFC 9112, section 3.2.2): HTTP/2
+/// requests have no such header, and schemes read only headers.
 fn name_host(request: &mut Request) {
     let authority = request.uri().authority().and_then(|it| HeaderValue::from_str(it.as_str()).ok());
     if let Some(authority) = authority {
@@ -159,7 +163,7 @@ async fn answer<S: Sink>(
         received => received,
     };
     listener.signature_failures.record_valid(client.address, &source.reader.name);
-    // Only verified requests count against the rate, so that a forger cannot use up the platform's.
+    // Only verified requests count against the rate, so that forged requests cannot use up the rate of the platform.
     if !matches!(received, Ok(Received::Challenge(_)))
         && let Some(Err(after)) = route.rate.as_ref().map(|rate| rate.take())
     {
@@ -245,8 +249,8 @@ fn rejected<S>(
     answer
 }
 
-/// Returns whether a web page in a browser on this machine sent the request. Any page can do that, so its invalid signatures
-/// must not block programs with the same address: a proxy, the local platform of `modhost dev`.
+/// Returns whether a web page in a browser on this machine sent the request. Any page can do that, so its invalid
+/// signatures must not block programs with the same address: a proxy, the local platform of `modhost dev`.
 fn is_of_local_page(client: Client, headers: &HeaderMap) -> bool {
     client.address.is_loopback() && (headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site"))
 }
@@ -311,7 +315,8 @@ impl<S> Listener<S> {
     }
 }
 
-/// Returns the answer for an address with too many invalid signatures. The body is not read and the connection is closed.
+/// Returns the answer for an address with too many invalid signatures. The body is not read and the connection is
+/// closed.
 fn too_many_failures(wait: Duration) -> Response {
     let answer = refusal(StatusCode::TOO_MANY_REQUESTS, "too many requests from this address had no valid signature");
     close_connection(([(header::RETRY_AFTER, whole_seconds(wait))], answer).into_response())
@@ -369,16 +374,17 @@ async fn read(headers: &HeaderMap, mut body: Body, limit: u64) -> Result<Bytes, 
     }
 }
 
-/// Whether that is why a body couldn't be read.
+/// Returns the [`BodyError`] that caused an error, if there is one.
 fn cut_short(error: &(dyn Error + 'static)) -> Option<BodyError> {
     error.downcast_ref().copied().or_else(|| cut_short(error.source()?))
 }
 
-/// Reads what is still being sent, and forgets it: a connection that is closed on a sender breaks before the answer
-/// is read, and the platform would take the host for one that is out of reach.
+/// Reads and discards the rest of a body, within limits. If the host closed the connection while the client is still
+/// sending, the connection would be reset before the client reads the answer, and the platform would consider the host
+/// unreachable.
 async fn drain(body: Body) {
     let mut rest = Limited::new(body, MAX_DRAIN);
     let read = async { while let Some(Ok(_)) = rest.frame().await {} };
-    // Who takes longer hears nothing.
+    // A client that sends for longer may not receive the answer.
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, read).await;
 }

@@ -1,5 +1,5 @@
-//! Sources of events: webhook paths with their signature schemes, and event sockets. A source verifies a request and reads
-//! an [`Event`] from it. What happens to the event is up to the sink.
+//! Sources of events: webhook paths with their signature schemes, and event sockets. A source verifies a request and
+//! reads an [`Event`] from it. The sink decides how the event is processed.
 
 pub mod envelope;
 pub mod event_socket;
@@ -150,8 +150,8 @@ impl Sources {
 }
 
 impl Sources {
-    /// Sets the sources whose secrets have just changed and may be half written: an invalid signature there gets a status
-    /// that makes the platform retry.
+    /// Sets the sources whose secrets have just changed and may be half written: an invalid signature there gets a
+    /// status that makes the platform retry.
     pub fn set_unconfirmed(&self, sources: HashSet<Name>) {
         self.unconfirmed.store(Arc::new(sources));
     }

@@ -22,7 +22,6 @@ pub(crate) enum Repeatability {
 /// The delay is random, between zero and that of the policy. If the platform sends `Retry-After`, the delay is that
 /// time plus a random time up to the policy's first delay, so that not all callers return at once. If the delay would
 /// exceed the call's time limit, the call fails at once.
-/// call's time limit: the call fails right away instead.
 pub(super) fn delay(
     policy: &RetryPolicy,
     repeat: Repeatability,

@@ -2,7 +2,8 @@
 //!
 //! Its public documentation of webhooks describes one call for modules. `POST /api/public/thread/{id}/messages`, with
 //! the header `api-key` and the body `{"content": "…"}`, writes a message into a thread and returns
-//! `{"success": true}`. No idempotency keys are documented, so a message is sent again only if it certainly was not written.
+//! `{"success": true}`. No idempotency keys are documented, so a message is sent again only if it certainly was not
+//! written.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Runs calls to completion even if the guest that waits for them is gone.
+//! Runs calls to completion even if the guest that waits for them has ended.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;

@@ -184,6 +184,10 @@ impl LogState {
         Some(self.kept_aside.remove(index))
     }
 
+    /// Takes the next position.
+    ///
+    /// # Errors
+    ///
     /// When the log has [`MAX_ENTRIES`] entries.
     pub(super) fn next_position(&mut self) -> Result<LogPosition, CallError> {
         if self.next >= MAX_ENTRIES {

@@ -46,10 +46,10 @@ pub struct CallRequest {
     pub answer: Option<Result<Value, CallError>>,
 }
 
-/// The match of a call of a dry run in the log.
+/// The result of looking up a call of a dry run in the log.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Lookup {
-    /// The log has the same call.
+    /// The log has the same call, or the answers supplied to the dry run include it.
     Same,
     /// The log has a call of the same function with these arguments; its recorded answer is used.
     Changed(Value),

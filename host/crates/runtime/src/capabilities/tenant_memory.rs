@@ -8,8 +8,10 @@ use modhost_core::sync::lock;
 
 /// The total memory of the running deliveries of all tenants.
 ///
-/// Idle memory is lent: a tenant may use all of it while no other needs it. The last quarter is only for tenants that use
-/// less than an equal share, so that a tenant that comes later finds some, whatever the others have taken.
+/// A tenant may use more than an equal share, and all of the memory while no other tenant uses any. But once three
+/// quarters are in use, only tenants that stay within an equal share get more: the limit divided by the number of
+/// tenants that use memory. Memory in use is never taken back, so a tenant that starts while another one uses
+/// everything gets none until that one releases some.
 #[derive(Debug)]
 pub struct GuestMemory {
     limit: u64,
@@ -19,7 +21,7 @@ pub struct GuestMemory {
 #[derive(Debug, Default)]
 struct Use {
     bytes: u64,
-    /// The number of tenants that use any.
+    /// The number of tenants that use memory.
     tenants: u64,
 }
 
@@ -27,7 +29,7 @@ struct Use {
 #[derive(Debug)]
 pub struct TenantMemory {
     limit: Option<u64>,
-    /// Changes only while the use of all tenants is locked.
+    /// Changes only while `all.state` is locked.
     used: AtomicU64,
     all: Arc<GuestMemory>,
 }
@@ -54,7 +56,8 @@ impl TenantMemory {
     ///
     /// # Errors
     ///
-    /// When the tenant's limit, the limit of all tenants, or the tenant's share of what is left would be exceeded.
+    /// When the tenant's limit or the limit of all tenants would be exceeded, or, with more than three quarters of the
+    /// memory in use, an equal share.
     pub fn take(&self, bytes: u64) -> Result<(), LimitReached> {
         let mut all = lock(&self.all.state);
         let before = self.used.load(Ordering::Relaxed);

@@ -23,7 +23,8 @@ pub(super) enum Outcome {
     TryAgain {
         /// The reason of the failure.
         reason: String,
-        /// The delay before the next attempt; none: the delay of the retry policy.
+        /// The delay that the module asked for, which the maximum delay of the retry policy caps; none: the delay of
+        /// the retry policy.
         after: Option<Duration>,
         /// The text for the user if no attempts are left; none: the apology.
         user_text: Option<String>,
@@ -111,7 +112,7 @@ async fn answered(delivery: &Delivery) -> Result<(), Unfinished> {
     if waits { write_reply(delivery, reply.text, true).await.map_err(Unfinished::Platform) } else { Ok(()) }
 }
 
-/// Schedules a retry if attempts are left, and tells the user about it; otherwise gives the delivery up.
+/// Schedules a retry and shows the retry notice to the user, if attempts are left; otherwise gives the delivery up.
 async fn retry_later(delivery: &Delivery, failed: Failed, route: &RouteSpec, max_attempts: u32) -> Disposition {
     let Failed { reason, after, user_text } = failed;
     if delivery.attempt >= route.retry.attempts {

@@ -91,7 +91,7 @@ struct Inner {
     settings: DispatchSettings,
     routes: ArcSwap<Routes>,
     guest_memory: Arc<GuestMemory>,
-    /// Held by the one running delivery that was interrupted repeatedly.
+    /// One permit: only one delivery that was interrupted repeatedly runs at a time.
     suspects: Semaphore,
     reservations: Reservations,
     accepting: Arc<Semaphore>,
@@ -170,7 +170,7 @@ pub enum Refused {
     /// The host is shutting down.
     #[error("the host is shutting down")]
     Stopping,
-    /// Accepting it panicked.
+    /// Accepting the event panicked.
     #[error("internal error in the host: accepting the event panicked; please report it")]
     Panicked,
 }

@@ -28,7 +28,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
 /// How often to probe a journal that could not be written.
 const PROBE_AFTER_FAILURE: Duration = Duration::from_secs(5);
 
-/// A healthy journal is probed once in this many rounds: without events, nothing else would notice a failure.
+/// A healthy journal is probed once in this many rounds: without events, nothing else would detect a failure.
 const PROBE_HEALTHY_EVERY: u32 = 6;
 
 /// Probes the journal until the host closes, so that its reported health is current.

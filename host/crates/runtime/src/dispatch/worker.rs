@@ -23,7 +23,7 @@ use modhost_storage::journal::{
     AttemptReport, Call, Claimed, Details, Disposition, FailureReason, JournalError, State,
 };
 
-/// The number of interruptions from which a delivery runs only while no other such delivery does.
+/// A delivery that was interrupted at least this often runs only while no other such delivery runs.
 const MAX_INTERRUPTIONS: u32 = 2;
 
 /// Maximum number of extra attempts that only notify the user, once the attempts of the retry policy are used up.
@@ -32,7 +32,7 @@ const MAX_NOTICE_ATTEMPTS: u32 = 20;
 /// Makes an attempt. Whatever fails or panics, the delivery is finalized and its run slot is released.
 pub(super) async fn attempt(inner: Arc<Inner>, claimed: Claimed, slot: RunSlot) {
     let started = inner.clock.now();
-    // Set once the attempt has started: a lost lease and a panic need the delivery.
+    // Set once the attempt has started. The handlers of a lost lease and of a panic use it.
     let started_delivery = OnceLock::new();
     let attempt = AssertUnwindSafe(work(&inner, &claimed, &started_delivery)).catch_unwind();
     let result = tokio::select! {
@@ -105,7 +105,8 @@ async fn work(inner: &Inner, claimed: &Claimed, started_delivery: &OnceLock<Arc<
     if chosen.is_none() && !exhausted {
         return AttemptResult::NoVersion;
     }
-    // What was running at several stops of the host may be their cause.
+    // A delivery that was running each time the host stopped may be what stops the host. Such deliveries run one at a
+    // time, so that the harmless ones complete.
     let _alone = match claimed.interrupted {
         ..MAX_INTERRUPTIONS => None,
         _ => inner.stop.run_until_cancelled(inner.suspects.acquire()).await,

@@ -34,8 +34,8 @@ const GLUE: [&str; 5] = ["export_handle", "exports_module_handle", "cabi_", "wit
 const NO_NAMES: &str = "(the component has no names of its functions: for Rust, set strip = false and \
                         debug = \"line-tables-only\" in the profile it is built with; for C and C++, compile with -g)";
 
-/// Formats the guest's frames of an error, one per line, the innermost first. Without function names it returns a hint
-/// how to build with them. Empty for an error that has no guest frames.
+/// Formats the guest's frames of an error, one per line, the innermost first. If the component has no function names,
+/// returns a hint on how to build it with them. Returns an empty string for an error without guest frames.
 pub(super) fn format_backtrace(error: &wasmtime::Error) -> String {
     let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else { return String::new() };
     let mut named = false;

@@ -233,7 +233,7 @@ impl Cache {
 }
 
 impl CachedCode {
-    /// Creates one from a file that is mapped once and then removed.
+    /// Wraps a file that is mapped once and then removed.
     pub fn temporary(written: NamedTempFile) -> Self {
         let path = written.into_temp_path();
         Self { path: path.to_path_buf(), _temporary: Some(path) }

@@ -1,12 +1,12 @@
 //! Runs guests on threads of their own and divides the CPU time between tenants.
 //!
 //! A guest that computes would otherwise occupy the runtime's worker threads, which accept events, answer the admin API
-//! and drive every connection. Here it occupies a guest thread, at a lower priority for the operating system.
+//! and drive every connection. Here it occupies a guest thread, which has a lower priority in the operating system.
 //!
-//! Each tenant has a queue of guests that can continue. A guest thread takes the next guest of the tenant that has used
-//! the least time relative to its weight (stride scheduling), and polls it once: until it waits for a call, ends, or has
-//! computed for one epoch. So a tenant with a hundred computing guests and a tenant with one get the same share while both
-//! have work, and either gets everything while the other is idle.
+//! Each tenant has a queue of guests that can continue. A guest thread takes the next guest of the tenant with the
+//! lowest virtual time (stride scheduling with equal weights), and polls it once: until the guest waits for a call,
+//! ends, or yields at the next epoch. So a tenant with a hundred computing guests and a tenant with one get the same
+//! share while both have work, and each gets all threads while the other is idle.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::Future;
@@ -29,14 +29,15 @@ use modhost_core::sync::lock;
 /// API run first when all cores are busy.
 const NICE: i32 = 5;
 
-/// The minimum time between two interruptions of running guests, so that they make progress whatever arrives.
+/// The minimum time between two interruptions of running guests, so that they make progress however often other guests
+/// become ready.
 const MIN_SLICE: Duration = Duration::from_millis(1);
 
-/// How far a tenant may fall behind others and catch up later. More is forgotten: a tenant that was idle for an hour has
-/// no claim to an hour.
+/// The maximum time that a tenant may catch up on after it was idle: a tenant that was idle for an hour must not occupy
+/// the threads for an hour.
 const MAX_LAG: Duration = Duration::from_millis(20);
 
-/// A pool of threads that run guests. Dropping the last handle ends the threads.
+/// A pool of threads that run guests. Dropping it ends the threads.
 pub(super) struct Executor {
     shared: Arc<Shared>,
 }
@@ -53,11 +54,11 @@ struct Shared {
 #[derive(Default)]
 struct Queues {
     tenants: HashMap<Name, Tenant>,
-    /// The tenants with guests that can continue, by their virtual time.
+    /// The tenants with guests that can continue, ordered by virtual time.
     order: BTreeSet<(Duration, Name)>,
-    /// The virtual time of the tenant that was chosen last.
+    /// The highest virtual time of a tenant when one of its guests was chosen.
     now: Duration,
-    /// The virtual times of the tenants whose guests are running now, at their start.
+    /// For each running guest, the virtual time of its tenant when the guest was chosen.
     running: Vec<Duration>,
     interrupted_at: Option<Instant>,
     closed: bool,
@@ -66,20 +67,21 @@ struct Queues {
 /// The guests of a tenant.
 #[derive(Default)]
 struct Tenant {
-    /// Those that can continue.
+    /// The guests that can continue.
     ready: VecDeque<Runnable>,
-    /// The CPU time its guests have used, divided by its weight.
+    /// The time for which guest threads have polled its guests. After an idle period, it is raised to at most
+    /// [`MAX_LAG`] behind `Queues::now`.
     virtual_time: Duration,
     /// The number of its guests that are running.
     running: usize,
 }
 
 impl Executor {
-    /// Starts a pool with a thread per core. `interrupt` makes all running guests yield soon.
+    /// Starts a pool with one thread per core. `interrupt` makes all running guests yield soon.
     ///
     /// # Errors
     ///
-    /// If the operating system refuses a thread.
+    /// If the operating system refuses to start a thread.
     pub(super) fn start(interrupt: impl Fn() + Send + Sync + 'static) -> std::io::Result<Self> {
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let shared = Arc::new(Shared {
@@ -120,7 +122,7 @@ impl Drop for Executor {
         let mut queues = lock(&self.shared.queues);
         queues.closed = true;
         self.shared.ready.notify_all();
-        // Dropping a guest can wake others, which takes the lock.
+        // Dropping a guest can wake other guests, which acquires the lock.
         let tenants = std::mem::take(&mut queues.tenants);
         drop(queues);
         drop(tenants);
@@ -141,7 +143,8 @@ impl Shared {
             drop(guard);
             return self.ready.notify_one();
         }
-        // All threads run guests. If one of them belongs to a tenant that has had more than its share, it yields.
+        // All threads run guests. If a tenant of a running guest has used more time than this tenant, all running
+        // guests are interrupted.
         let at = Instant::now();
         let is_behind = queues.running.iter().any(|other| *other > virtual_time);
         let may_interrupt = queues.interrupted_at.is_none_or(|last| at.duration_since(last) >= MIN_SLICE);
@@ -202,7 +205,8 @@ impl Queues {
         Some((tenant, virtual_time, runnable))
     }
 
-    /// Adds the time that a guest of the tenant has used. `started_at` is what [`next`](Self::next) returned.
+    /// Adds the time that a guest of the tenant has used. `started_at` is the virtual time that [`next`](Self::next)
+    /// returned.
     fn charge(&mut self, tenant: &Name, started_at: Duration, used: Duration) {
         if let Some(position) = self.running.iter().position(|running| *running == started_at) {
             self.running.swap_remove(position);
@@ -217,7 +221,7 @@ impl Queues {
         if is_ready {
             self.order.insert((state.virtual_time, tenant.clone()));
         } else if state.running == 0 && state.virtual_time <= self.now.saturating_sub(MAX_LAG) {
-            // It would start from there anyway.
+            // If the tenant becomes active again, `push` sets its virtual time to at least this value anyway.
             self.tenants.remove(tenant);
         }
     }
@@ -226,7 +230,7 @@ impl Queues {
 /// Lowers the priority of the calling thread, where the system supports that.
 fn lower_priority() {
     #[cfg(target_os = "linux")]
-    // On Linux, without a process this is the calling thread. Failing is harmless.
+    // On Linux, `None` stands for the calling thread. A failure is harmless.
     let _ = rustix::process::setpriority_process(None, NICE);
 }
 
@@ -262,11 +266,12 @@ impl<F> Drop for InRuntime<F> {
     }
 }
 
-/// A guest on the executor. Dropping it cancels the guest: it is dropped by its thread, at its next yield at the latest.
+/// A guest on the executor. Dropping this handle cancels the guest; its thread drops the guest when the guest next
+/// yields, at the latest.
 pub(super) struct Running<T>(Option<Task<std::thread::Result<T>>>);
 
 impl<T> Running<T> {
-    /// Cancels the guest and waits until it is dropped. Returns its result if it has ended already.
+    /// Cancels the guest and waits until it is dropped. Returns the result if the guest has ended already.
     pub(super) async fn cancel(mut self) -> Option<T> {
         let ended = self.0.take()?.cancel().await?;
         Some(ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -355,7 +360,7 @@ mod tests {
         }
         push(&mut queues, "other", 1);
         run(&mut queues, 100);
-        // Those that are further behind than the lag have no claim to remember.
+        // Only `other` still has a guest that can continue, and this takes it.
         assert!(queues.next().is_some() && queues.order.is_empty() && queues.running.len() == 1);
     }
 
@@ -386,7 +391,7 @@ mod tests {
         }
     }
 
-    /// Sends when it is dropped, from a task: which takes a runtime.
+    /// Sends a message when it is dropped, from a spawned task, which requires a runtime.
     struct SendsOnDrop(Option<oneshot::Sender<()>>);
 
     impl Drop for SendsOnDrop {

@@ -57,7 +57,7 @@ pub struct CanaryPolicy {
 /// The interface that sends HTTP requests. Toolchains import `wasi:http/types` even in components that send none.
 const HTTP_INTERFACE: &str = "wasi:http/outgoing-handler";
 
-/// What a component requires of its module's settings.
+/// The requirements of a component on its module's settings.
 #[derive(Clone, Debug)]
 pub(super) struct Needs {
     /// The resources that an instance uses at its start.
@@ -175,7 +175,8 @@ impl Version {
         self.loaded.executor()
     }
 
-    /// Runs a delivery in a new instance and returns the outcome. If the future is dropped, the instance ends soon after.
+    /// Runs a delivery in a new instance and returns the outcome. If the future is dropped, the instance ends soon
+    /// after.
     pub async fn run(&self, delivery: &Arc<Delivery>) -> GuestOutcome {
         instance::start(self, delivery).await
     }

@@ -200,11 +200,11 @@ fn pool(instances: usize) -> PoolingAllocationConfig {
 pub(super) struct EpochClock(Mutex<Vec<EngineWeak>>);
 
 impl EpochClock {
-    /// Starts a clock in a thread, which ends with the clock.
+    /// Starts a clock with a thread of its own, which ends when the clock is dropped.
     ///
     /// # Errors
     ///
-    /// If the operating system refuses a thread.
+    /// If the operating system refuses to start a thread.
     pub(super) fn start() -> std::io::Result<Arc<Self>> {
         let clock = Arc::<Self>::default();
         let weak = Arc::downgrade(&clock);

@@ -83,7 +83,7 @@ pub(super) async fn authorize(State(access): State<Arc<Access>>, request: Reques
     ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
 }
 
-/// Rejects requests that a web page made a browser send, and tells browsers to show no response to any page.
+/// Rejects requests that a web page made a browser send, and adds the security headers to every response.
 pub(super) async fn guard(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
     let mut response = match access.check_page(&request) {
         Ok(()) => next.run(request).await,

@@ -26,7 +26,7 @@ pub struct ModuleView {
     pub waiting: Option<WaitingView>,
     /// The reason why the current file can't serve, if it can't.
     pub refused: Option<String>,
-    /// The version that is not taken from the file until the file changes.
+    /// The version that is not loaded from the file until the file changes.
     pub held_back: Option<HeldBackView>,
     /// The version that an operator pinned.
     pub pinned: Option<PinnedView>,
@@ -49,7 +49,7 @@ pub struct WaitingView {
     pub reason: String,
 }
 
-/// A version that isn't taken from the file.
+/// A version that isn't loaded from the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HeldBackView {
     /// The version.
@@ -63,17 +63,17 @@ pub struct HeldBackView {
 pub struct PinnedView {
     /// The version.
     pub version: String,
-    /// The operator's order.
+    /// The operator's action.
     #[serde(flatten)]
     pub order: OperatorActionView,
 }
 
-/// An order of an operator.
+/// An action of an operator on a module.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OperatorActionView {
     /// The operator's name.
     pub by: String,
-    /// When the order was given (RFC 3339).
+    /// When the operator requested it (RFC 3339).
     pub at: String,
 }
 
@@ -91,7 +91,7 @@ pub struct CanaryView {
     /// The number of deliveries that must end on it before it can be promoted. `None` if the host doesn't run; the
     /// settings contain it.
     pub min_deliveries: Option<u32>,
-    /// What is missing for a decision, if the trial's time is over.
+    /// The evidence that is missing for a decision, if the trial's time is over.
     pub waits_for: Option<String>,
     /// The number of deliveries that it got.
     pub runs: u64,

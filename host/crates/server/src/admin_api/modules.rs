@@ -1,4 +1,4 @@
-//! Modules and their versions: their state, and the operators' orders.
+//! Modules and their versions: their state, and the operators' actions.
 
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ pub(super) async fn history(State(admin): State<Admin>, Path(name): Path<String>
     Ok(Json(json!({ "versions": versions })))
 }
 
-/// The operator who gives an order.
+/// The operator who requests an action.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OperatorRequest {

@@ -86,7 +86,7 @@ pub struct EventView {
 /// A change of a delivery's state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChangeView {
-    /// When (RFC 3339).
+    /// The time of the change (RFC 3339).
     pub at: String,
     /// The new state.
     pub state: String,

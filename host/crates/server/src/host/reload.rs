@@ -19,7 +19,7 @@ use modhost_runtime::engine::{FileWatch, stamps};
 /// pause, and a newly added table can't be distinguished from a truncated one.
 const STABLE_FOR: Duration = Duration::from_millis(400);
 
-/// The longest time to wait for that.
+/// The maximum time to wait until the settings files stay unchanged.
 const MAX_STABLE_WAIT: Duration = Duration::from_secs(5);
 
 /// Reads the settings outside the runtime and with a time limit.
@@ -93,13 +93,13 @@ pub(super) struct SettingsWatcher {
     pub not_before: Option<Instant>,
 }
 
-/// How long to wait before dropping retained parts again after it failed.
+/// The delay before the host tries again to drop retained parts, after dropping them produced invalid settings.
 const DROP_RETRY_DELAY: Duration = Duration::from_secs(60);
 
-/// The reason for reading the settings again.
+/// The reason for applying the settings again.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reason {
-    /// One of their files changed, or a reload was requested.
+    /// One of their files changed, a reload was requested, or the grace period of a retained part ended.
     Settings,
     /// Only the files of the certificate changed.
     Certificate,
@@ -210,7 +210,7 @@ impl SettingsWatcher {
     }
 }
 
-/// Logs which parts are retained, came back, or were dropped.
+/// Logs which parts are retained, were restored, or were dropped.
 fn log_retained(before: Option<&ActiveSettings>, now: &ActiveSettings) {
     let at = Instant::now();
     for (part, why, left) in now.retained(at) {

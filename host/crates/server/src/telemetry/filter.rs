@@ -94,7 +94,7 @@ impl FromStr for LogFilter {
 const ADVICE: &str =
     "write a level (off, error, warn, info, debug, trace), or a filter such as warn,modhost=debug,module=trace";
 
-/// Rejects directives that tracing would misunderstand: it takes a misspelled level for a target and logs everything
+/// Rejects directives that tracing would misinterpret: it treats a misspelled level as a target and logs everything
 /// under it, and a misspelled target silences the host.
 fn check_directive(directive: &str) -> Result<(), String> {
     // A filter by span needs no level.

@@ -203,7 +203,8 @@ impl Row {
         self.state == State::Running && self.attempt == lease.attempt && owner == Some(&lease.owner)
     }
 
-    /// Returns the number of attempts before the current one that were never completed.
+    /// Returns the number of attempts since the delivery was last sent, without the current one, that were never
+    /// completed.
     fn interrupted(&self) -> u32 {
         let completed = self.attempts.iter().filter(|attempt| attempt.number > self.earlier_attempts).count();
         let before = self.attempt.saturating_sub(self.earlier_attempts + 1);

@@ -112,8 +112,8 @@ pub struct Claimed {
     pub received_at: SystemTime,
     /// The number of calls that earlier attempts recorded.
     pub calls: u32,
-    /// The number of attempts since the delivery was last sent that began and were never completed: their host stopped, or
-    /// lost its lease.
+    /// The number of attempts since the delivery was last sent that began and were never completed: their host stopped,
+    /// or lost its lease.
     pub interrupted: u32,
 }
 

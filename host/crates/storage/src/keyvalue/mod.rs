@@ -54,8 +54,8 @@ pub trait KeyValue: Send + Sync + 'static {
     /// [`Resource::KeyValue`](modhost_core::limits::Resource), is the maximum size of the keys and values of the space
     /// after the change, in bytes. A change that does not enlarge the space is always allowed.
     ///
-    /// `idempotency_key` is the idempotency key of the change. If a change with this key was applied before, it is not applied
-    /// again; the call returns the earlier answer. [`KeyValue::forget_key`] ends this.
+    /// `idempotency_key` identifies the change. If a change with this key was applied before, it is not applied again;
+    /// the call returns the earlier answer. [`KeyValue::forget_key`] ends this.
     ///
     /// # Errors
     ///

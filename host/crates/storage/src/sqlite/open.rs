@@ -61,10 +61,10 @@ impl Database {
         Ok(connection)
     }
 
-    /// Opens a read-only connection to a file that no process writes, without creating files in its directory. If there
-    /// is a write-ahead log, SQLite creates files for shared memory. If there is none, no process has the file open,
-    /// and the file is complete, so that SQLite can treat it as immutable. The connection does not notice a writer that
-    /// starts later; keep it only for a short time.
+    /// Opens a read-only connection to a file that no process writes. If there is no write-ahead log, no process has
+    /// the file open, and the file is complete, so SQLite can treat it as immutable and creates no files in its
+    /// directory. If there is one, SQLite creates a file for shared memory. The connection does not notice a writer
+    /// that starts later; keep it only for a short time.
     pub(crate) fn connect_offline(&self) -> rusqlite::Result<Connection> {
         let address = std::path::absolute(self.file()).ok().and_then(|file| Url::from_file_path(file).ok());
         let Some(mut address) = address.filter(|_| !fs::exists(self.wal()).unwrap_or(true)) else {

@@ -1,9 +1,10 @@
 //! Verified requests that cannot be parsed as events. They are kept for operators, each in a file of the data
 //! directory.
 //!
-//! The host answers such a request with "try again later", and no module processes it. It is therefore not in the
-//! journal but a diagnostic, with limits of its own. Beyond the limits of a source, its oldest request is removed;
-//! beyond the limits of all sources, the oldest request of the source that uses the most space.
+//! Unless its scheme specifies another status, the host answers such a request with 503, so that the platform sends it
+//! again. No module processes it. So it is a diagnostic that is kept outside the journal, with limits of its own.
+//! Beyond the limits of a source, its oldest request is removed; beyond the limits of all sources, the oldest request
+//! of the source that uses the most space.
 
 mod file;
 

@@ -1,5 +1,5 @@
 //! The record of versions. It contains the history of each module's versions (when each served, its origin, the
-//! operator who requested it, why it ended), the orders of operators, and the components, so that a version can serve
+//! operator who requested it, why it ended), the actions of operators, and the components, so that a version can serve
 //! again whose file no longer exists.
 //!
 //! The record consists of a SQLite file, which is rarely written, and a folder with the components, each named by its
@@ -100,7 +100,7 @@ impl Versions {
         Ok((lock, Self::open(directory, keep).await?))
     }
 
-    /// Returns the state of a module: the serving version, the canary, and the orders of operators.
+    /// Returns the state of a module: the serving version, the canary, and the actions of operators.
     pub fn module_state(&self, module: &Name) -> ModuleState {
         lock(&self.0.module_states).get(module).cloned().unwrap_or_default()
     }

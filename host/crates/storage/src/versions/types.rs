@@ -82,12 +82,12 @@ impl Origin {
     }
 }
 
-/// An operator's order about a module.
+/// An operator's action on a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperatorAction {
     /// The operator.
     pub by: String,
-    /// When the operator gave the order.
+    /// When the operator requested the action.
     pub at: SystemTime,
 }
 
@@ -161,7 +161,7 @@ pub struct ModuleState {
     pub pinned: Option<(ContentHash, OperatorAction)>,
     /// The version that is not loaded from the module's file.
     pub held_back: Option<HeldBack>,
-    /// The order that paused the module's deliveries, while they are paused.
+    /// The action that paused the module's deliveries, while they are paused.
     pub paused: Option<OperatorAction>,
 }
 

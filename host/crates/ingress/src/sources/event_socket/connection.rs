@@ -60,7 +60,7 @@ pub(super) enum Received {
 
 /// How a connection ended.
 pub(super) struct End {
-    /// From when on events may have been missed.
+    /// The time from which events may have been missed.
     pub(super) since: SystemTime,
     /// The reason, for people.
     pub(super) why: String,
@@ -176,7 +176,7 @@ impl Connection {
         self.is_watched && self.silent_at() <= now
     }
 
-    /// Returns whether to close it: its time has come, and everything received has been read.
+    /// Returns whether to close it: `close_at` has passed, and everything received has been read.
     pub(super) fn can_close(&self, now: Instant) -> bool {
         self.is_watched && self.close_at.is_some_and(|at| at <= now)
     }
@@ -247,8 +247,8 @@ fn check(socket: &EventSocket, status: StatusCode, headers: &HeaderMap) -> Resul
     }))
 }
 
-/// Another content type is usually that of a proxy's or a login page. But some gateways forward a stream under an
-/// unspecific type.
+/// Checks the content type of the response. Returns `false` if it is inconclusive, because some gateways forward a
+/// stream under a generic type. Any other type is an error: it is usually that of a proxy's page or a login page.
 fn check_content(headers: &HeaderMap) -> Result<bool, NotOpened> {
     match content_of(headers).to_ascii_lowercase().as_str() {
         EVENT_STREAM => Ok(true),

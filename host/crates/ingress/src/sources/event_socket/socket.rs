@@ -61,7 +61,7 @@ pub(super) struct Socket<S> {
     pub(super) is_outdated: bool,
 }
 
-/// An event that the task handles.
+/// A reason why the task wakes up.
 enum SocketEvent {
     Stop,
     Changed,
@@ -185,7 +185,7 @@ impl<S: Sink> Socket<S> {
         self.status.failed(&reason);
         let wait = match retry {
             RetryHint::Soon => self.next_wait(),
-            // A longer delay than this is not honored.
+            // `RETRY_RARELY` caps the delay that the platform requests.
             RetryHint::After(requested) => requested.min(RETRY_RARELY) + jitter(BACKOFF.first),
             RetryHint::Rarely => RETRY_RARELY,
         };
@@ -291,7 +291,7 @@ impl<S: Sink> Socket<S> {
             while let Some(received) = connection.next_buffered() {
                 let Received::Event(data) = received else { continue };
                 let delivered = deliver(&connection.socket, &data, &*self.sink, &self.status, &self.stop);
-                // Time-limited: its tenant may have been removed from the settings.
+                // Time-limited: the event's tenant may have been removed from the settings.
                 if tokio::time::timeout(DRAIN_WITHIN, delivered).await.is_err() {
                     self.status.refused();
                     tracing::error!(source = %connection.socket.name(), "event lost: cannot record it after the event socket closed");
@@ -341,8 +341,8 @@ async fn deliver(
     has_waited
 }
 
-/// Calls `accept` until it succeeds, since the platform doesn't resend the event. Returns the result, `None` if the host
-/// stopped before, and whether it had to wait.
+/// Calls `accept` until it succeeds, since the platform doesn't resend the event. Returns the result, `None` if the
+/// host stopped before, and whether it had to wait.
 async fn retry_until_accepted<T, F: Future<Output = Result<T, Backpressure>>>(
     socket: &EventSocket,
     id: Option<&str>,

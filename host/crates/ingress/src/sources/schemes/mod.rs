@@ -247,8 +247,8 @@ fn single_header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a [u
     }
 }
 
-/// Parses the body of a request for schemes that read a field of it. Lenient, like everything that decides on a
-/// response.
+/// Parses the body of a request for schemes that read a field of it. Uses the same lenient reader as the envelope: an
+/// invalid value elsewhere in the body is ignored.
 fn document<'a>(json: &'a [u8]) -> Option<Document<'a>> {
     Document::read(json).ok()
 }

@@ -208,7 +208,7 @@ async fn takes_over_deliveries_of_a_host_that_is_gone() {
     host.assert_idle(&["acme"]);
 }
 
-/// One of them may be what stops the host each time: the others must get past it.
+/// One of them may be what stops the host each time; the other ones must still complete.
 #[tokio::test]
 async fn runs_repeatedly_interrupted_deliveries_one_at_a_time() {
     let host = TestHost::new().await;

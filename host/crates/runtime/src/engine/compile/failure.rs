@@ -28,7 +28,7 @@ pub enum CompileError {
     /// The compiled code exceeded its size limit, in bytes.
     #[error("its compiled code is larger than {}, `memory` in [server.compiler]", ByteSize(*.0).display().iec())]
     Output(u64),
-    /// Somebody other than the host killed the compile process.
+    /// Something other than the host killed the compile process.
     #[error(
         "the process that compiled it was killed, and not by this host: the system may be out of memory (see `dmesg`); \
          the host retries at increasing intervals"

@@ -146,7 +146,7 @@ fn grant_permits(state: &Arc<Mutex<QueueState>>) {
         std::iter::from_fn(next).collect()
     };
     for (sender, permit) in granted {
-        // If the receiver is gone, the permit is dropped, and its slot goes to the next job.
+        // If the receiver was dropped, the permit is dropped too, and its slot goes to the next job.
         let _ = sender.send(permit);
     }
 }
@@ -259,7 +259,7 @@ impl CompilePermit {
         self.preemptible.is_some()
     }
 
-    /// Waits until the permit is preempted. Only permits of [`Priority::Optimize`] are.
+    /// Waits until the permit is preempted. Only permits of [`Priority::Optimize`] can be preempted.
     pub async fn preempted(&self) {
         match &self.preemptible {
             Some((_, token)) => token.cancelled().await,
@@ -267,7 +267,7 @@ impl CompilePermit {
         }
     }
 
-    /// Whether it has the slot for small components, and so a short time limit.
+    /// Whether the permit has the slot for small components, and so a short time limit.
     pub fn is_short(&self) -> bool {
         self.slot == QueuePosition::Small
     }

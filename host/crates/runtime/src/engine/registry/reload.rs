@@ -457,7 +457,8 @@ impl ModuleEntry {
         Some(())
     }
 
-    /// Records and logs why the file is refused, once per file and reason. The serving version stays.
+    /// Records why the file is refused. Logs and counts the refusal once per file and reason. The serving version
+    /// stays.
     async fn refuse(self: &Arc<Self>, spec: &Arc<Spec>, hash: ContentHash, cause: Cause, reason: String) {
         if cause.is_temporary() {
             self.schedule_retry();

@@ -148,7 +148,8 @@ impl Store {
         Ok(heartbeat)
     }
 
-    /// Requeues deliveries whose lease has expired or whose owner is gone, at their old positions.
+    /// Requeues deliveries whose lease has expired or whose owner, the host `gone`, has stopped, at their old
+    /// positions.
     pub(super) fn reclaim(&mut self, gone: Option<&str>, now: i64) -> rusqlite::Result<u64> {
         let expired = self.sql("SELECT seq FROM deliveries WHERE state = 'running' AND lease_until <= ?1")?;
         let expired = numbers(expired, [now])?;

@@ -93,7 +93,8 @@ impl Store {
         self.next_seq - 1
     }
 
-    /// Counts a delivery that was added or removed, or whose state changed. `from` and `to` are `None` accordingly.
+    /// Counts a delivery that was added or removed, or whose state changed. `from` is `None` if it was added, `to` if
+    /// it was removed.
     pub(super) fn count(&mut self, lane: i64, from: Option<State>, to: Option<State>) {
         self.tallies.push(Tally::Moved { lane, from, to });
     }
