@@ -116,7 +116,8 @@ async fn limits_the_total_memory_of_a_tenant() {
 
 #[tokio::test]
 async fn limits_the_total_memory_of_the_host() {
-    let settings = Settings::new().server("guest_memory = \"12MiB\"");
+    // A single tenant gets three quarters.
+    let settings = Settings::new().server("guest_memory = \"16MiB\"");
     exceed_total_memory(settings, ["limit reached: host memory: ", "`guest_memory` of [server]"]).await;
 }
 

@@ -8,10 +8,9 @@ use modhost_core::sync::lock;
 
 /// The total memory of the running deliveries of all tenants.
 ///
-/// A tenant may use more than an equal share, and all of the memory while no other tenant uses any. But once three
-/// quarters are in use, only tenants that stay within an equal share get more: the limit divided by the number of
-/// tenants that use memory. Memory in use is never taken back, so a tenant that starts while another one uses
-/// everything gets none until that one releases some.
+/// A tenant may use more than an equal share while others don't need it. But once three quarters are in use, only tenants
+/// that stay within an equal share get more: the limit divided by the number of tenants that use memory, and one more. So
+/// a single tenant gets three quarters at most, and one that comes later finds memory.
 #[derive(Debug)]
 pub struct GuestMemory {
     limit: u64,
@@ -68,7 +67,7 @@ impl TenantMemory {
         let total = all.bytes.saturating_add(bytes);
         let tenants = all.tenants + u64::from(before == 0);
         let limit = self.all.limit;
-        if total > limit || total > limit - limit / 4 && own > limit / tenants.max(1) {
+        if total > limit || total > limit - limit / 4 && own > limit / (tenants + 1) {
             return Err(LimitReached::GuestMemory(limit));
         }
         if bytes > 0 {
@@ -101,11 +100,12 @@ mod tests {
     fn lends_idle_memory() {
         let all = GuestMemory::new(100);
         let (one, two) = (all.tenant(None), all.tenant(None));
-        one.take(100).unwrap();
-        assert_eq!(one.take(1), Err(ALL));
+        one.take(75).unwrap();
+        assert_eq!(one.take(1), Err(ALL), "the last quarter is for others");
+        two.take(25).unwrap();
         assert_eq!(two.take(1), Err(ALL));
-        one.release(100);
-        two.take(100).unwrap();
+        one.release(75);
+        two.take(50).unwrap();
     }
 
     #[test]
@@ -114,13 +114,13 @@ mod tests {
         let (large, small, other) = (all.tenant(None), all.tenant(None), all.tenant(None));
         large.take(70).unwrap();
         small.take(1).unwrap();
-        assert_eq!(large.take(5), Err(ALL), "two tenants: it has more than a half");
+        assert_eq!(large.take(5), Err(ALL), "two tenants: it has more than a third");
         large.take(4).unwrap();
         small.take(20).unwrap();
         other.take(5).unwrap();
         assert_eq!(other.take(1), Err(ALL), "nothing is left");
         large.release(74);
-        assert_eq!(small.take(60), Err(ALL), "two tenants: it would have more than a half");
+        assert_eq!(small.take(60), Err(ALL), "two tenants: it would have more than a third");
         small.take(49).unwrap();
         other.take(20).unwrap();
     }

@@ -24,7 +24,7 @@ use modhost_storage::journal::{
 };
 
 /// A delivery that was interrupted at least this often runs only while no other such delivery runs.
-const MAX_INTERRUPTIONS: u32 = 2;
+const SUSPECT_AFTER_INTERRUPTIONS: u32 = 2;
 
 /// Maximum number of extra attempts that only notify the user, once the attempts of the retry policy are used up.
 const MAX_NOTICE_ATTEMPTS: u32 = 20;
@@ -108,7 +108,7 @@ async fn work(inner: &Inner, claimed: &Claimed, started_delivery: &OnceLock<Arc<
     // A delivery that was running each time the host stopped may be what stops the host. Such deliveries run one at a
     // time, so that the harmless ones complete.
     let _alone = match claimed.interrupted {
-        ..MAX_INTERRUPTIONS => None,
+        ..SUSPECT_AFTER_INTERRUPTIONS => None,
         _ => inner.stop.run_until_cancelled(inner.suspects.acquire()).await,
     };
     let delivery = match begin(inner, claimed, tenant, route).await {
