@@ -175,7 +175,8 @@ fn named_arguments(import: Option<Import>, arguments: &Json) -> Map<String, Json
     named
 }
 
-/// Returns the first of a pair under its name, and the fields of the second; if that is not an object, it under its name.
+/// Returns the first element of a pair under `first`, and the fields of the second element; if the second is not an
+/// object, it is returned under `second`.
 fn name_pair(first: &str, pair: &[Json], second: &str) -> Map<String, Json> {
     let mut named = match pair.get(1) {
         Some(Json::Object(fields)) => fields.clone(),

@@ -46,7 +46,7 @@ async fn nothing_is_lost_or_repeated() {
     println!("seed {seed}, {rounds} rounds");
     let mut random = fastrand::Rng::with_seed(seed);
 
-    // Every kill uses up attempts; with few of them, deliveries would be dead after hours of kills.
+    // Every kill uses up an attempt of the running deliveries; with few attempts, some would be dead after hours.
     let often = "retry = { attempts = 1000 }";
     let config = Config::new()
         .server(&format!("concurrency = {CONCURRENCY}"))
@@ -98,8 +98,7 @@ async fn kill_again_and_again(
     posted_events
 }
 
-/// Posts events until `enough` is set. Each one is repeated until it is acknowledged, except for some that are
-/// abandoned.
+/// Posts events until `enough` is set. Posts each event until it is acknowledged, except for some that it abandons.
 async fn client(
     faulty_platform: Arc<FaultyPlatform>,
     host: Arc<Host>,
@@ -148,7 +147,7 @@ async fn come_to_rest(host: &Host) {
     }
 }
 
-/// Compares what was acknowledged with what became of it, and what was done with what the platform has.
+/// Compares the acknowledged events with their deliveries, and the calls with the state of the platform.
 async fn compare(
     faulty_platform: &FaultyPlatform,
     host: &Host,
@@ -189,6 +188,6 @@ async fn compare(
     let in_flight = usize::try_from(kills).unwrap() * CONCURRENCY;
     assert!(repeated.effects() <= in_flight, "{repeated:?}");
     assert_eq!(surplus, Surplus { steps: repeated.steps, messages: repeated.messages }, "{repeated:?}");
-    // It counts what it didn't know the answer of; of that, some had never left it.
+    // The host counts every call without a recorded answer, including those that had not left the host.
     assert!((repeated.in_last_life..=in_flight).contains(&again), "{again} counted: {repeated:?}");
 }

@@ -142,7 +142,7 @@ async fn deduplicates_events_of_an_older_version_per_tenant() {
             let again = post(&host, "unique", &event(id, "1.0.0", "company_a", "Test", "reply Hello")).await;
             assert_eq!(again, 0, "{id} was processed again in life {life}");
         }
-        // The old id format, which another event shares.
+        // In the old id format, these two events have the same id.
         for (id, version) in [("7@8", "9"), ("7", "8@9")] {
             assert_eq!(post(&host, "orders", &event(id, version, "company_a", "Test", "reply Hello")).await, 0, "{id}");
         }

@@ -127,7 +127,7 @@ async fn journal_without_its_wal_is_refused_until_restored_or_abandoned() {
     }
     host.start().await;
     assert_eq!(host.delivery(&second).await["state"], "completed", "the log was restored");
-    // The refused starts checkpointed this log into its database, so that it needs new changes.
+    // The refused starts checkpointed this log into the database, so the log needs new changes.
     let third = faulty_platform.ask("Test", "kv-set color green", None).await;
     host.post_acknowledged(&third).await;
     host.in_state(&third, "completed").await;

@@ -1,4 +1,4 @@
-//! Kills the host, or breaks the answer off, while a module reads a stream: a completion is paid once, and the chunks
+//! Kills the host, or ends the answer early, while a module reads a stream: a completion is paid once, and the chunks
 //! already read are replayed.
 
 use http::Method;

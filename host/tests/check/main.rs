@@ -191,7 +191,7 @@ fn suggests_http_entries() {
     let entry = printed.split_once("[[module]]").expect("an entry for modules.toml").1;
     let entry: toml::Table = toml::from_str(entry).expect("TOML that can be pasted");
     assert_eq!(entry["http"].as_array().map(Vec::len), Some(1));
-    // Importing only the types, as some tools do, sends nothing.
+    // A component that imports only the types, as some tools make it, can't send requests and needs no grant.
     let (printed, code) = world("types");
     assert_eq!(code, Some(0), "{printed}");
     assert!(!printed.contains("http      ="), "{printed}");

@@ -13,7 +13,7 @@ use super::harness::{
     ADMIN_TOKEN, CommandOutput, Host, Settings, Wire, http, modhost, signed_post, until, user_message,
 };
 
-/// The requests that must be refused to every page, on the admin listener.
+/// Requests to the admin listener that must be refused if a web page sends them.
 const ADMIN: [(Method, &str); 8] = [
     (Method::GET, "/health"),
     (Method::GET, "/metrics"),
@@ -25,7 +25,7 @@ const ADMIN: [(Method, &str); 8] = [
     (Method::GET, "/ui/"),
 ];
 
-/// The same for the local platform.
+/// The same, for the local platform.
 const PLATFORM: [(Method, &str); 6] = [
     (Method::GET, "/"),
     (Method::GET, "/health"),

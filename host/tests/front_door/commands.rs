@@ -382,7 +382,7 @@ fn shipped() -> TempDir {
     folder
 }
 
-/// Says something to a module of a `modhost serve` host and delivers the event signed with this secret; returns the
+/// Writes a message to a module of a `modhost serve` host, and posts its event, signed with this secret; returns the
 /// chat's id.
 async fn post_signed_event(host: &Host, secret: &str, module: &str, text: &str) -> String {
     let chat_id = say(&host.platform, module, text).await;

@@ -70,7 +70,7 @@ async fn compiling_blocks_nothing_and_the_compiler_has_no_secrets() {
     let folder = host.folder().canonicalize().unwrap().display().to_string();
     let output = format!("{folder}/.modhost/components/");
     let files = open_files(&process);
-    // Files and sockets that the test process inherited, the host passes on unchanged.
+    // The host inherits files and sockets from the test process, and its child processes inherit them from the host.
     let handed_on = open_files(Path::new("/proc/self"));
     let of_the_host = |file: &String| {
         file.starts_with("socket:") && !handed_on.contains(file)

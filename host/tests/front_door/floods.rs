@@ -128,7 +128,7 @@ async fn busy_host_refuses_an_address_with_many_bad_signatures() {
         (post(&host, BAD, None, &sign(&body())).await.status() == StatusCode::OK).then_some(())
     })
     .await;
-    // Now the address has sent a valid signature: a platform may send for others from it.
+    // Now the address has sent a valid signature: a platform may send the events of several customers from it.
     let _busy = make_busy(&host).await;
     for _ in 0..50 {
         assert_eq!(forge(&host, BAD, None).await, StatusCode::BAD_REQUEST);

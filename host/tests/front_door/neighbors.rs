@@ -1,4 +1,4 @@
-//! Tests that a tenant can't use up what others need: two tenants on one host, one of them hostile.
+//! Tests that a tenant can't exhaust resources that other tenants need: two tenants on one host, one of them hostile.
 
 use serde_json::Value;
 
@@ -8,8 +8,8 @@ use modhost_emulator as local;
 /// The number of streams that the hostile tenant doesn't read.
 const UNREAD: usize = 8;
 
-/// What the host's HTTP/2 client lets a server send on one stream before the guest reads, in bytes. On one connection it
-/// lets it send 5 MiB.
+/// The number of bytes that the host's HTTP/2 client accepts on one stream before the guest reads. On one connection it
+/// accepts 5 MiB.
 const STREAM_WINDOW: usize = 2 << 20;
 
 /// Posts an event of a tenant, whose company has its name.
@@ -27,8 +27,8 @@ fn tenant(name: &str, api_base: &str, api_key: &str) -> String {
     )
 }
 
-/// One tenant opens streams and never reads them, at an endpoint that others use too. Over HTTP/2 the streams of one
-/// connection share a flow control window.
+/// One tenant opens streams and never reads them, at an endpoint that another tenant uses too. Over HTTP/2 the streams
+/// of one connection share a flow control window.
 #[tokio::test]
 async fn unread_streams_block_no_other_completion() {
     let model = Http2Model::start().await;
@@ -53,7 +53,7 @@ async fn unread_streams_block_no_other_completion() {
     for number in 0..UNREAD {
         post(&host, "alpha", &format!("evt_{number}"), "Test", "stream-open 1 Tell me.|sleep 600000").await;
     }
-    // Which is possible on several connections only.
+    // One connection's flow control window is too small for that, so the host must use several connections.
     until("each stream to fill its window", async || (model.sent() >= UNREAD * STREAM_WINDOW).then_some(())).await;
     post(&host, "beta", "evt_beta", "Test", "stream-log Tell me.").await;
     host.logged(&["read Once| upon"]).await;

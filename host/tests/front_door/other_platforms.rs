@@ -1,4 +1,4 @@
-//! Tests of NexusGPT and Archivus: their events, the sample modules for them, and a NexusGPT played by the test.
+//! Tests of NexusGPT and Archivus: their events, the sample modules for them, and a NexusGPT that the test emulates.
 
 use std::fs;
 
@@ -67,7 +67,7 @@ const NEXUS: &str = r#"{ kind = "nexus", api_base = "env:NEXUS_API_BASE", api_ke
 
 const ANSWERS: &str = r#"config = { answers = { "opening hours" = "Monday to Friday." } }"#;
 
-/// Starts a host that serves both, with a NexusGPT played by the test.
+/// Starts a host that serves both, with a NexusGPT that the test emulates.
 async fn serve(far_side: &Server, relay: &str) -> Host {
     serve_on(far_side, NEXUS, relay).await
 }
@@ -85,7 +85,7 @@ async fn serve_on(far_side: &Server, platform: &str, relay: &str) -> Host {
     Host::serve(folder, &variables, None).await
 }
 
-/// Starts `modhost dev`: the local platform plays NexusGPT's threads.
+/// Starts `modhost dev`, whose local platform emulates NexusGPT's threads.
 async fn dev(platform: &str, relay: &str) -> Host {
     let folder = tempfile::tempdir().unwrap();
     let unique = "[[source]]\nname = \"unique\"\npath = \"/webhook\"\nscheme = \"unique\"\nsecrets = [\"env:S\"]\n\

@@ -54,7 +54,7 @@ async fn replacing_a_component_under_load_loses_no_event() {
         while !done.load(Ordering::Relaxed) {
             let answer = chat(&host, "DemoApp", "reply as you are").await;
             let messages: Vec<_> = answer.chat["messages"].as_array().unwrap().iter().collect();
-            // Either module's answer, without anything of the other's.
+            // The answer is that of one component, without any part of the other's.
             match answer.text() {
                 "as you are" => assert_eq!(messages.len(), 2, "{messages:?}"),
                 DEMO_REPLY => assert_eq!(messages.len(), 3, "{messages:?}"),

@@ -11,7 +11,8 @@ use super::harness::{
     wait_for_answer,
 };
 
-/// A host on a local platform of the test's; its tenant's completions come from a model that the test plays.
+/// A host with a local platform in the test's process, and a tenant whose completions come from a model that the test
+/// emulates.
 struct Setup {
     host: Host,
     model: Stream,
@@ -49,7 +50,7 @@ impl Setup {
         Self { host, model, _platform: platform }
     }
 
-    /// Says something to the test guest; returns the chat's id and the model's connection with a started response.
+    /// Sends a message to the test guest; returns the chat's id and the model's connection with a started response.
     async fn ask(&self, text: &str) -> (String, StreamConnection) {
         let chat = say(&self.host.platform, "Test", text).await;
         (chat, self.model.opened().await)

@@ -96,7 +96,7 @@ impl Sent {
 fn write_float(float: f64, writer: Writer) -> String {
     let (infinity, nan) = match writer {
         Writer::Python => ("Infinity", "NaN"),
-        // JavaScript's JSON has no such numbers, and Go refuses them; uses what other programs write instead.
+        // JSON in JavaScript has no such numbers, and Go refuses them; these are the texts of other programs.
         Writer::JavaScript | Writer::Go => ("1e999", "null"),
     };
     if float.is_nan() {

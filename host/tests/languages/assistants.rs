@@ -75,7 +75,7 @@ async fn reports_an_empty_search(host: &Host, model: &mut Model) {
 
 async fn apologizes_when_the_model_fails(host: &Host, mut model: Model) {
     let chat_id = say(&host.platform, "Assistant", QUESTION).await;
-    // Refuses as often as the host calls. The question must be answered: dropping it would break the connection.
+    // Fails every request, including repeated ones: the endpoint breaks the connection when its question is dropped.
     let refusing = tokio::spawn(async move {
         loop {
             drop(model.asked().await);

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::harness::{Host, Settings, variant};
 
-/// Replaces a compiler. It is placed where Python's tools are, and leaves more files in the folder than the component.
+/// A script in place of a compiler, in the folder of Python's tools. It writes the component and other files.
 const COMPILER: &str = "#!/bin/sh
 set -e
 pwd > where.txt

@@ -1,9 +1,9 @@
-//! Distinguishes a build's own output among a module's sources from changes by the author: compilers and generators may write
-//! there. Building again because of such output would never end.
+//! Distinguishes a build's own output among a module's sources from changes by the author: compilers and generators may
+//! write there. Building again because of such output would never end.
 //!
-//! Which files these are is learned. Files that the first build writes are its output. So are files that two successive builds
-//! write: after the first of them, the author may have saved the file during the build, and the second one decides. A change
-//! while no build runs is always the author's.
+//! `dev` learns which files are output: those that the first build writes, and those that two successive builds write.
+//! If only one build wrote a file, the author may have saved the file during that build. A change while no build runs
+//! is always the author's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -111,7 +111,7 @@ async fn decide(
         Order::Retry => request.retry()?,
         Order::Promote => request.promote()?,
         Order::Abort => request.abort()?,
-        // The record keeps who paused the module first.
+        // If the module is paused already, the record keeps the first operator and time.
         Order::Pause => {
             let first = versions::OperatorAction { by: by.to_owned(), at: now };
             only(Fact::Paused(Some(state.paused.clone().unwrap_or(first))))

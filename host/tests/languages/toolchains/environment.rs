@@ -62,7 +62,7 @@ impl Machine {
         })
     }
 
-    /// The first Python in `PATH` of a sufficient version; some programs there may not even start.
+    /// The first Python in `PATH` of a sufficient version; programs that can't be started are skipped.
     fn newest_enough_python(&self) -> Result<PathBuf, String> {
         let mut others = Vec::new();
         for python in self.programs(&["python3", "python"]) {
