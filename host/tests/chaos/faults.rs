@@ -83,19 +83,23 @@ async fn retries_temporary_failures() {
 #[tokio::test(flavor = "multi_thread")]
 async fn module_can_request_a_retry_with_a_delay() {
     let faulty_platform = FaultyPlatform::start(&["Test"]).await;
-    let retry = r#"retry = { attempts = 3, first = "100ms", max = "200ms" }"#;
+    let retry = r#"retry = { attempts = 3, first = "100ms", max = "2h" }"#;
     let host = Config::new().module("Test", "test_guest", retry).start(&faulty_platform).await;
     let scheduled = faulty_platform.ask("Test", "retry", None).await;
     let later = faulty_platform.ask("Test", "retry 3600", None).await;
-    for question in [&scheduled, &later] {
+    let too_late = faulty_platform.ask("Test", "retry 90000000", None).await;
+    for question in [&scheduled, &later, &too_late] {
         host.post_acknowledged(question).await;
     }
     let dead = host.in_state(&scheduled, "dead").await;
     assert_eq!(dead["attempts"], 3, "{dead}");
     assert_eq!(dead["reason"], "attempt 3 failed as told (attempt 3 of 3)");
-    let waits = host.in_state_after(&later, "waiting", 1).await;
-    let time = |field: &str| waits[field].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
-    assert!(time("due_at").duration_since(time("created_at")).as_secs() >= 3600, "{waits}");
+    for (question, hours) in [(&later, 1), (&too_late, 2)] {
+        let waits = host.in_state_after(question, "waiting", 1).await;
+        let time = |field: &str| waits[field].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+        let seconds = time("due_at").duration_since(time("created_at")).as_secs();
+        assert!((3600 * hours..3600 * (hours + 1)).contains(&seconds), "{waits}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
