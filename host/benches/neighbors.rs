@@ -88,7 +88,7 @@ fn main() -> anyhow::Result<()> {
     let platform = Platform::default();
     let api = runtime.block_on(platform.clone().serve())?;
     let host = Host::start(folder.path(), &guest, api)?;
-    let client = reqwest::Client::builder().no_proxy().build()?;
+    let client = modhost_platform::http_client()?;
     let load = Load { client, webhook: host.webhook.clone(), platform, number: Arc::default() };
 
     let scenes: Vec<(&str, Vec<&Attack>)> = [("quiet", Vec::new())]
