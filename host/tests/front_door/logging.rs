@@ -262,3 +262,16 @@ async fn startup_error_goes_to_the_log() {
     let status = command.stderr(File::create("/dev/full").unwrap()).stdout(std::process::Stdio::null()).status();
     assert_eq!(status.unwrap().code(), Some(1));
 }
+
+#[tokio::test]
+async fn spans_name_the_attempt_the_call_and_the_compile() {
+    let host = Settings::test_guest("").start().await;
+    host.logged(&["compile{version=", " tier=", "component compiled"]).await;
+    chat(&host, "Test", "reply hello").await;
+    let attempt = host.logged(&["attempt{module=Test delivery=dlv_", " attempt=1}", "attempt started"]).await;
+    assert!(!attempt.contains("call{"), "{attempt}");
+    host.logged(&["attempt{module=Test delivery=dlv_", ":call{import=messages.reply}", "called the platform"]).await;
+    chat(&host, "Test", "log info from the module").await;
+    let module = host.logged(&["from the module"]).await;
+    assert!(!module.contains("attempt{"), "a module's record has the host's spans: {module}");
+}
