@@ -1,7 +1,7 @@
 //! The HTTP clients that call platforms and models.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use reqwest::{Client, ClientBuilder};
@@ -13,7 +13,7 @@ use super::SetupError;
 use modhost_core::event::Name;
 use modhost_core::sync::lock;
 
-/// Maximum time to connect, including TLS.
+/// Maximum time to connect, including name resolution and TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long an idle connection is kept: shorter than the idle timeout of gateways (60 s and more), because a request on
@@ -38,7 +38,7 @@ const MAX_SESSIONS: usize = 32;
 ///
 /// [`SetupError`] if TLS can't be set up, usually because the system has no CA certificates.
 pub fn http_client() -> Result<Client, SetupError> {
-    build(builder(tls_config()?).pool_max_idle_per_host(MAX_IDLE_PER_HOST))
+    build(for_platforms(client_builder()?).pool_max_idle_per_host(MAX_IDLE_PER_HOST))
 }
 
 /// The HTTP clients of one tenant. No other tenant's requests use their connections: an HTTP/2 connection has one flow
@@ -61,9 +61,10 @@ impl HttpClients {
     pub fn new() -> Result<Self, SetupError> {
         let mut tls = tls_config()?;
         tls.resumption = Resumption::in_memory_sessions(MAX_SESSIONS);
-        let calls = build(builder(tls.clone()).pool_max_idle_per_host(MAX_IDLE_PER_HOST))?;
+        let builder = || for_platforms(with_tls(tls.clone()));
+        let calls = build(builder().pool_max_idle_per_host(MAX_IDLE_PER_HOST))?;
         // Without idle connections there is no pool, and each request opens a connection.
-        let streams = build(builder(tls).pool_max_idle_per_host(0))?;
+        let streams = build(builder().pool_max_idle_per_host(0))?;
         Ok(Self { calls, streams })
     }
 
@@ -100,7 +101,17 @@ impl TenantHttpClients {
     }
 }
 
-fn builder(tls: ClientConfig) -> ClientBuilder {
+/// Returns what all HTTP clients of the host have in common: they follow no redirects, ignore proxy variables, and close
+/// idle connections before gateways do.
+///
+/// # Errors
+///
+/// As [`http_client`].
+pub fn client_builder() -> Result<ClientBuilder, SetupError> {
+    Ok(with_tls(tls_config()?))
+}
+
+fn with_tls(tls: ClientConfig) -> ClientBuilder {
     Client::builder()
         .user_agent(concat!("modhost/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
@@ -108,10 +119,12 @@ fn builder(tls: ClientConfig) -> ClientBuilder {
         .no_proxy()
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_idle_timeout(IDLE_TIMEOUT)
-        .tcp_keepalive(KEEP_ALIVE)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .http2_keep_alive_timeout(KEEP_ALIVE)
         .tls_backend_preconfigured(tls)
+}
+
+/// Keeps connections alive while a platform or a model works on an answer.
+fn for_platforms(builder: ClientBuilder) -> ClientBuilder {
+    builder.tcp_keepalive(KEEP_ALIVE).http2_keep_alive_interval(KEEP_ALIVE).http2_keep_alive_timeout(KEEP_ALIVE)
 }
 
 fn build(builder: ClientBuilder) -> Result<Client, SetupError> {
@@ -124,12 +137,12 @@ fn build(builder: ClientBuilder) -> Result<Client, SetupError> {
 /// # Errors
 ///
 /// [`SetupError::Tls`] if the system's CA certificates can't be read.
-pub fn tls_config() -> Result<ClientConfig, SetupError> {
+fn tls_config() -> Result<ClientConfig, SetupError> {
     static TLS: OnceLock<ClientConfig> = OnceLock::new();
     if let Some(tls) = TLS.get() {
         return Ok(tls.clone());
     }
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut tls = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .and_then(BuilderVerifierExt::with_platform_verifier)

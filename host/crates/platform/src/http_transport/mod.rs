@@ -26,7 +26,7 @@ use modhost_core::json::{Fields, Value};
 use modhost_core::retry_after::parse_retry_after;
 use modhost_core::secret::Secret;
 
-pub use http_clients::{HttpClients, TenantHttpClients, http_client, tls_config};
+pub use http_clients::{HttpClients, TenantHttpClients, client_builder, http_client};
 pub(super) use retry::Repeatability;
 pub(super) use streaming_response::StreamingResponse;
 
@@ -51,11 +51,11 @@ pub enum SetupError {
     #[error("{0} is empty or contains a control character, often a line break at its end")]
     Header(&'static str),
     /// TLS can't be set up.
-    #[error("TLS can't be set up; are the system's CA certificates installed?")]
-    Tls(#[source] rustls::Error),
+    #[error("TLS can't be set up ({0}); are the system's CA certificates installed?")]
+    Tls(rustls::Error),
     /// The HTTP client can't be created.
-    #[error("the HTTP client can't be created")]
-    HttpClient(#[source] reqwest::Error),
+    #[error("the HTTP client can't be created: {0}")]
+    HttpClient(reqwest::Error),
 }
 
 /// A request with its retry behavior and time limit.

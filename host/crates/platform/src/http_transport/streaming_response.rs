@@ -82,9 +82,9 @@ impl StreamingResponse {
         }
     }
 
-    /// Returns the connection to the pool if the answer has ended.
+    /// Drops an answer that was read to its last event. If the end of its body has arrived, reads it, so that the server
+    /// doesn't count the request as canceled. Doesn't wait.
     pub(crate) async fn finish(mut self) {
-        // Polls for the end without waiting.
         let _ = tokio::time::timeout(Duration::ZERO, self.response.chunk()).await;
     }
 

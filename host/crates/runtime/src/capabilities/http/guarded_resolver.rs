@@ -10,7 +10,6 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
-use std::time::Duration;
 
 use reqwest::Client;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -22,13 +21,7 @@ use super::policy::HttpGrant;
 use modhost_core::address::AddressScope;
 use modhost_core::event::Name as TenantName;
 use modhost_core::sync::lock;
-use modhost_platform::{SetupError, tls_config};
-
-/// Maximum time to connect, including name resolution and TLS.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long an idle connection is kept.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+use modhost_platform::client_builder;
 
 /// Maximum size of the headers of an answer over HTTP/2, in bytes.
 const MAX_HEADERS: u32 = 64 * 1024;
@@ -103,20 +96,13 @@ fn lookup_permits(tenant: &TenantName) -> Arc<Semaphore> {
 }
 
 fn client(guard: Guard, idle_per_host: usize) -> Result<Client, Failure> {
-    let failed = |error: SetupError| Failure::new(HttpErrorCode::Internal, error.to_string());
-    Client::builder()
-        .user_agent(concat!("modhost/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .referer(false)
-        .no_proxy()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .pool_idle_timeout(IDLE_TIMEOUT)
+    let builder = client_builder().map_err(|error| Failure::new(HttpErrorCode::Internal, error.to_string()))?;
+    builder
         .pool_max_idle_per_host(idle_per_host)
         .http2_max_header_list_size(MAX_HEADERS)
-        .tls_backend_preconfigured(tls_config().map_err(failed)?)
         .dns_resolver(Arc::new(guard))
         .build()
-        .map_err(|error| Failure::new(HttpErrorCode::Internal, format!("the HTTP client can't be set up: {error}")))
+        .map_err(|error| Failure::new(HttpErrorCode::Internal, format!("the HTTP client can't be created: {error}")))
 }
 
 /// Checks the host of a URL if it is an address; an address is never resolved. A name is checked when it is resolved.
@@ -296,7 +282,7 @@ mod tests {
             ["93.184.216.34:0".parse().unwrap()],
             "the checked addresses are those that are connected to"
         );
-        let client = Client::builder().no_proxy().tls_backend_preconfigured(modhost_platform::tls_config().unwrap());
+        let client = client_builder().unwrap();
         let client = client.dns_resolver(Arc::new(guard)).build().unwrap();
         let error = client.get(format!("http://rebind.test:{port}/")).send().await.unwrap_err();
         assert!(error.is_connect(), "{error:?}");
