@@ -58,3 +58,31 @@ async fn unread_streams_block_no_other_completion() {
     post(&host, "beta", "evt_beta", "Test", "stream-log Tell me.").await;
     host.logged(&["read Once| upon"]).await;
 }
+
+/// The CPU time of the host's threads whose name begins like this, in clock ticks.
+#[cfg(target_os = "linux")]
+fn ticks(host: &Host, threads: &str) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", host.process_id())).unwrap();
+    let stats = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).ok());
+    let of = |stat: &str| {
+        let (name, fields) = stat.split_once('(')?.1.rsplit_once(") ")?;
+        // The user and system time of proc_pid_stat(5), counted from the field after the name.
+        let times = fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap());
+        name.starts_with(threads).then(|| times.sum::<u64>())
+    };
+    stats.filter_map(|stat| of(&stat)).sum::<u64>()
+}
+
+/// Guests that compute occupy none of the threads that accept events.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn guests_compute_on_threads_of_their_own() {
+    let settings = Settings::test_guest("limits = { cpu = \"500ms\" }\nretry = { attempts = 1 }");
+    let host = settings.start().await;
+    let before = (ticks(&host, "modhost-guest"), ticks(&host, "tokio"));
+    super::harness::chat(&host, "Test", "loop").await;
+    let after = (ticks(&host, "modhost-guest"), ticks(&host, "tokio"));
+    // A tick is 10 ms.
+    let (guests, others) = (after.0 - before.0, after.1 - before.1);
+    assert!(guests >= 40 && guests > 2 * others, "{guests} ticks on guest threads, {others} on others");
+}

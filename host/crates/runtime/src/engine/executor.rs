@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll};
@@ -169,7 +169,8 @@ impl Shared {
             };
             drop(queues);
             let before = cpu_time::of_this_thread();
-            runnable.run();
+            // A guest's panic reaches its caller. If dropping it panics, this thread goes on; the panic hook logs it.
+            let _ = catch_unwind(AssertUnwindSafe(|| runnable.run()));
             let used = cpu_time::of_this_thread().saturating_sub(before);
             queues = lock(&self.queues);
             queues.charge(&tenant, virtual_time, used);
@@ -231,8 +232,8 @@ impl Queues {
 /// Lowers the priority of the calling thread, where the system supports that.
 fn lower_priority() {
     #[cfg(target_os = "linux")]
-    // On Linux, `None` stands for the calling thread. A failure is harmless.
-    let _ = rustix::process::setpriority_process(None, NICE);
+    // On Linux, this is the priority of the calling thread. A failure is harmless.
+    let _ = rustix::process::nice(NICE);
 }
 
 /// A future that is polled and dropped in the context of a runtime: it may use timers, sockets and tasks.
