@@ -85,6 +85,12 @@ enum AttemptResult {
 
 /// Runs the module, finalizes the attempt, and decides the next state.
 async fn work(inner: &Inner, claimed: &Claimed, started_delivery: &OnceLock<Arc<Delivery>>) -> AttemptResult {
+    // A delivery that was running each time the host stopped may be what stops the host. Such deliveries run one at a
+    // time, so that the harmless ones complete. Settings and version are those after the wait.
+    let _alone = match claimed.interrupted {
+        ..SUSPECT_AFTER_INTERRUPTIONS => None,
+        _ => inner.stop.run_until_cancelled(inner.suspects.acquire()).await,
+    };
     let routes = inner.routes.load_full();
     let tenant = routes.tenant(&claimed.event.tenant);
     let Some((tenant, route)) = tenant.zip(routes.module(&claimed.module)) else {
@@ -105,12 +111,6 @@ async fn work(inner: &Inner, claimed: &Claimed, started_delivery: &OnceLock<Arc<
     if chosen.is_none() && !exhausted {
         return AttemptResult::NoVersion;
     }
-    // A delivery that was running each time the host stopped may be what stops the host. Such deliveries run one at a
-    // time, so that the harmless ones complete.
-    let _alone = match claimed.interrupted {
-        ..SUSPECT_AFTER_INTERRUPTIONS => None,
-        _ => inner.stop.run_until_cancelled(inner.suspects.acquire()).await,
-    };
     let delivery = match begin(inner, claimed, tenant, route).await {
         Ok(delivery) => started_delivery.get_or_init(|| Arc::new(delivery)),
         Err(error) => return unreadable(claimed, &error),
