@@ -21,7 +21,8 @@ use modhost_runtime::engine::{Engine, Registry, Spec, SwapPolicy};
 use modhost_storage::error::StorageError;
 use modhost_storage::journal::{
     AttemptReport, Backlog, Call, Claim, Claimed, CommitHandle, Details, Disposition, Due, Filter, Heartbeat, Journal,
-    Lane, Lease, NewDelivery, Recorded, Result, Retention, Sqlite, SqliteSettings, State, Summary, Totals,
+    Lane, Lease, NewDelivery, Recorded, Result, Retention, Sqlite, SqliteSettings, State, Summary, TenantLimits,
+    TenantUsage, Totals,
 };
 use modhost_storage::keyvalue;
 use modhost_storage::versions::{Keep, Versions};
@@ -80,6 +81,10 @@ impl Journal for BlockingJournal {
 
     fn backlog(&self, tenant: &Name) -> Backlog {
         self.inner.backlog(tenant)
+    }
+
+    fn usage(&self) -> Vec<TenantUsage> {
+        self.inner.usage()
     }
 
     async fn due(&self, limit: u32) -> Result<Vec<Due>> {
@@ -251,7 +256,13 @@ impl Dispatch {
             concurrency: 4,
             max_deliveries: 1000,
             guest_memory: u64::MAX,
-            retention: Retention { completed: day, dead: day, ids: day, max_bytes: None },
+            retention: Retention {
+                completed: day,
+                dead: day,
+                ids: day,
+                max_bytes: None,
+                tenant_limits: TenantLimits::new(),
+            },
             owner: OWNER.into(),
             removal_grace: Duration::ZERO,
             sweep_every,
@@ -305,6 +316,7 @@ impl Dispatch {
             max_deliveries: 1000,
             events_per_second: None,
             total_memory: None,
+            total_journal: None,
             ceilings: LimitAmounts::default(),
         };
         let (specs, routes) = (specs.collect(), routes.collect());

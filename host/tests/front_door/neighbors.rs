@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::harness::{Host, Http2Model, Settings, chosen, signed_post, until};
+use super::harness::{Host, Http2Model, Settings, chat, chosen, http, signed_post, until};
 use modhost_emulator as local;
 
 /// The number of streams that the hostile tenant doesn't read.
@@ -80,9 +80,117 @@ async fn guests_compute_on_threads_of_their_own() {
     let settings = Settings::test_guest("limits = { cpu = \"500ms\" }\nretry = { attempts = 1 }");
     let host = settings.start().await;
     let before = (ticks(&host, "modhost-guest"), ticks(&host, "tokio"));
-    super::harness::chat(&host, "Test", "loop").await;
+    chat(&host, "Test", "loop").await;
     let after = (ticks(&host, "modhost-guest"), ticks(&host, "tokio"));
     // A tick is 10 ms.
     let (guests, others) = (after.0 - before.0, after.1 - before.1);
     assert!(guests >= 40 && guests > 2 * others, "{guests} ticks on guest threads, {others} on others");
+}
+
+/// A host with tenants `alpha` and `beta`, whose companies have their names, and without a platform.
+async fn two_tenants(limits_of_alpha: &str, retention: &str) -> Host {
+    let quiet = "events = [\"quiet.*\"]\nretry = { attempts = 1 }";
+    let settings = Settings::test_guest("retry = { attempts = 1 }").module("Quiet", "test_guest", quiet);
+    let settings = settings.server(retention).text();
+    let (before, _) = settings.split_once("[[tenant]]").unwrap();
+    let (_, modules) = settings.split_once("[[module]]").unwrap();
+    let [alpha, beta] = ["alpha", "beta"]
+        .map(|name| format!("[[tenant]]\nname = {name:?}\ncompanies = [{name:?}]\nplatform = {{ kind = \"none\" }}\n"));
+    let never = "[[module]]\nname = \"Missing\"\ncomponent = \"missing.wasm\"\n";
+    let settings = format!("{before}{alpha}{limits_of_alpha}\n{beta}\n{never}[[module]]{modules}");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("modules.toml"), settings).unwrap();
+    Host::serve(folder, &[("TEST_ENDPOINT_SECRET", local::ENDPOINT_SECRET)], None).await
+}
+
+/// Posts an event of a tenant to a module whose component is missing, so that the delivery waits. Returns the status.
+async fn post_waiting(host: &Host, tenant: &str, id: &str, size: usize) -> u16 {
+    let mut event: Value = chosen(id, "Missing", &"x".repeat(size));
+    event["companyId"] = tenant.into();
+    signed_post(&host.webhook, event.to_string()).await.status().as_u16()
+}
+
+/// Posts an event of a tenant that module `Quiet` completes without a reply.
+async fn post_quiet(host: &Host, tenant: &str, id: &str, size: usize) {
+    let mut event: Value = chosen(id, "Quiet", &"x".repeat(size));
+    (event["companyId"], event["event"]) = (tenant.into(), "quiet.happened".into());
+    assert_eq!(signed_post(&host.webhook, event.to_string()).await.status(), 200);
+}
+
+/// The states of a tenant's deliveries.
+async fn states(host: &Host, tenant: &str) -> Vec<String> {
+    let url = format!("{}/api/deliveries?tenant={tenant}&limit=1000", host.admin);
+    let listed: Value = http().get(url).send().await.unwrap().json().await.unwrap();
+    let states = listed["deliveries"].as_array().unwrap().iter();
+    states.map(|delivery| delivery["state"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Waiting events are never removed, so their size is limited before they are accepted.
+#[tokio::test]
+async fn waiting_events_of_a_tenant_leave_space_in_the_journal() {
+    let host = two_tenants("", "[server.retention]\nmax_size = \"4MiB\"").await;
+    let mut statuses = Vec::new();
+    for number in 0..20 {
+        statuses.push(post_waiting(&host, "alpha", &format!("evt_{number}"), 400_000).await);
+    }
+    let accepted = statuses.iter().filter(|status| **status == 200).count();
+    assert!((6..=7).contains(&accepted), "three quarters of 4 MiB: {statuses:?}");
+    assert!(statuses[accepted..].iter().all(|status| *status == 503), "{statuses:?}");
+    host.logged(&["event refused for now", "journal full for tenant alpha", "`max_size` of [server.retention]"]).await;
+    assert_eq!(post_waiting(&host, "beta", "evt_large", 400_000).await, 200);
+    post(&host, "beta", "evt_beta", "Test", "log info beta runs").await;
+    host.logged(&["beta runs"]).await;
+}
+
+#[tokio::test]
+async fn waiting_events_of_a_tenant_stay_within_its_own_limit() {
+    let host = two_tenants("[tenant.limits]\ntotal_journal = \"1MiB\"", "").await;
+    let mut statuses = Vec::new();
+    for number in 0..4 {
+        statuses.push(post_waiting(&host, "alpha", &format!("evt_{number}"), 400_000).await);
+    }
+    assert_eq!(statuses, [200, 200, 503, 503]);
+    host.logged(&["event refused for now", "`limits.total_journal` of the tenant"]).await;
+    assert_eq!(post_waiting(&host, "beta", "evt_large", 900_000).await, 200);
+}
+
+/// Calls of running deliveries count, too: an event is small, but what its delivery records need not be.
+#[tokio::test]
+async fn calls_of_a_tenant_stay_within_its_own_limit() {
+    let limits = "[tenant.limits]\ntotal_journal = \"16KiB\"";
+    let host = Settings::new()
+        .tenants(&[("acme", local::COMPANY_ID)])
+        .tenant(limits)
+        .module("Test", "test_guest", "retry = { attempts = 2, first = \"10ms\" }")
+        .start()
+        .await;
+    assert!(chat(&host, "Test", "steps-left 200").await.text().starts_with("Sorry, "));
+    host.logged(&["attempt failed; retrying", "limit reached: tenant journal", "`limits.total_journal` of the tenant"])
+        .await;
+    // The dead delivery is not unfinished any more, and makes room when it has to.
+    assert_eq!(chat(&host, "Test", "reply room").await.text(), "room");
+}
+
+#[tokio::test]
+async fn flood_removes_the_history_of_no_other_tenant() {
+    let host = two_tenants("", "[server.retention]\nmax_size = \"3MiB\"").await;
+    post(&host, "beta", "evt_dead", "Test", "fail on purpose").await;
+    post_quiet(&host, "beta", "evt_completed", 10).await;
+    until("beta's deliveries to end", async || {
+        let mut states = states(&host, "beta").await;
+        states.sort();
+        (states == ["completed", "dead"]).then_some(())
+    })
+    .await;
+    for number in 0..24 {
+        post_quiet(&host, "alpha", &format!("evt_{number}"), 200_000).await;
+    }
+    until("alpha's oldest deliveries to be removed", async || {
+        let states = states(&host, "alpha").await;
+        (states.len() < 20 && states.iter().all(|state| state == "completed")).then_some(())
+    })
+    .await;
+    let mut states = states(&host, "beta").await;
+    states.sort();
+    assert_eq!(states, ["completed", "dead"]);
 }

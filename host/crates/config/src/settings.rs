@@ -156,6 +156,8 @@ pub struct TenantLimits {
     pub concurrency: usize,
     /// The maximum memory of all its running deliveries together, in bytes, or `None` for only the limit of each.
     pub total_memory: Option<u64>,
+    /// The maximum size of its records in the journal, in bytes, or `None` for only that of the whole journal.
+    pub total_journal: Option<u64>,
     /// The upper bounds for each of its deliveries, whatever the module allows.
     pub delivery: LimitAmounts,
 }
@@ -313,6 +315,7 @@ impl Default for TenantLimits {
             max_deliveries: 100_000,
             events_per_second: None,
             total_memory: None,
+            total_journal: None,
             delivery: LimitAmounts::default(),
         }
     }

@@ -9,6 +9,7 @@ pub mod backoff;
 pub mod browser_guard;
 pub mod clock;
 pub mod event;
+pub mod fair_share;
 pub mod files;
 pub mod import;
 pub mod json;

@@ -293,6 +293,11 @@ pub enum LimitReached {
     /// The memory limit of all running deliveries of the host together, in bytes. Also reported if the tenant would
     /// exceed its share of a nearly exhausted limit.
     GuestMemory(u64),
+    /// The maximum size of the unfinished deliveries of a tenant in the journal, in bytes.
+    TenantJournal(u64),
+    /// The maximum size of the journal, in bytes, if the unfinished deliveries of the tenant would exceed their share of
+    /// it.
+    HostJournal(u64),
     /// The stack of WebAssembly calls, in bytes; the same for all deliveries.
     Stack(u64),
     /// The maximum number of memories of an instance; the same for all components.
@@ -301,11 +306,15 @@ pub enum LimitReached {
 
 impl LimitReached {
     /// Returns whether another attempt may succeed: the platform may answer sooner, or other deliveries may free
-    /// memory.
+    /// memory or space in the journal.
     pub fn is_temporary(self) -> bool {
         matches!(
             self,
-            Self::TenantMemory(_) | Self::GuestMemory(_) | Self::Delivery { resource: Resource::Timeout, .. }
+            Self::TenantMemory(_)
+                | Self::GuestMemory(_)
+                | Self::TenantJournal(_)
+                | Self::HostJournal(_)
+                | Self::Delivery { resource: Resource::Timeout, .. }
         )
     }
 }
@@ -325,6 +334,18 @@ impl fmt::Display for LimitReached {
                 "host memory: the running deliveries of all tenants would have more than {} together, `guest_memory` of \
                  [server], or those of its tenant more than their share of it",
                 Resource::Memory.format_amount(*limit)
+            ),
+            Self::TenantJournal(limit) => write!(
+                f,
+                "tenant journal: the unfinished deliveries of its tenant would have more than {} together, \
+                 `limits.total_journal` of the tenant",
+                Resource::Journal.format_amount(*limit)
+            ),
+            Self::HostJournal(limit) => write!(
+                f,
+                "host journal: the unfinished deliveries of its tenant would have more than their share of {}, `max_size` \
+                 of [server.retention]",
+                Resource::Journal.format_amount(*limit)
             ),
             Self::Stack(limit) => write!(
                 f,

@@ -31,7 +31,7 @@ use modhost_platform::TenantHttpClients;
 use modhost_runtime::dispatch::{DispatchSettings, DispatchSink, Dispatcher, FailedAttempt, SWEEP_EVERY};
 use modhost_runtime::engine::{Compiler, CompilerLimits, Engine, FileWatch, MAX_CONCURRENT_DRY_RUNS, Registry};
 use modhost_storage::error::StorageError;
-use modhost_storage::journal::{self, Journal, JournalError, Retention, Sqlite, SqliteSettings, State};
+use modhost_storage::journal::{self, Journal, JournalError, Retention, Sqlite, SqliteSettings, State, TenantLimits};
 use modhost_storage::keyvalue::{self, KeyValue, KeyValueError};
 use modhost_storage::sqlite::DirectoryLock;
 use modhost_storage::unreadable::{UnreadableLimits, UnreadableStore};
@@ -198,6 +198,8 @@ impl Host {
                 dead: server.retention.dead,
                 ids: server.retention.ids,
                 max_bytes: Some(server.retention.max_size),
+                // Set when the journal is purged: the limits of tenants can change.
+                tenant_limits: TenantLimits::new(),
             },
             owner: OWNER.into(),
             sweep_every: SWEEP_EVERY,

@@ -336,6 +336,7 @@ fn tenant(
         max_deliveries: tenant.limits.max_deliveries,
         events_per_second: tenant.limits.events_per_second,
         total_memory: tenant.limits.total_memory,
+        total_journal: tenant.limits.total_journal,
         ceilings: tenant.limits.delivery,
         is_removed: active.is_removed(&SettingsPart::Tenant(tenant.name.clone())),
     })

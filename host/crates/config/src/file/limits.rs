@@ -50,6 +50,7 @@ pub(super) fn tenant(table: Option<Table<'_>>, ceilings: &Ceilings) -> TenantLim
         max_deliveries: table.get("max_deliveries").and_then(|value| value.count()).unwrap_or(default.max_deliveries),
         events_per_second: table.get("events_per_second").and_then(|value| value.count()),
         total_memory: table.get("total_memory").and_then(|value| value.size()),
+        total_journal: table.get("total_journal").and_then(|value| value.size()),
         delivery: amounts(&table, "[tenant.limits.http]", &ceilings.delivery),
     };
     table.finish();

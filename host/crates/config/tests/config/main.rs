@@ -128,6 +128,7 @@ fn shows_defaults_in_shipped_file() {
         "# model",
         "# guest_memory",
         "# total_memory",
+        "# total_journal",
         "# memory = \"64MiB\"",
         "# memory = \"1GiB\"",
         "# timeout = \"10m\"",
@@ -255,7 +256,7 @@ fn accepts_zero_keyvalue_limit() {
 #[test]
 fn applies_ceilings_to_default_limits() {
     let text = "[server.ceilings]\nmemory = '64MiB'\ntables = 500_000\n\
-        [[tenant]]\nname = 'b'\nplatform = { kind = 'none' }\nlimits = { memory = '1MiB', total_memory = '1GiB' }\n\
+        [[tenant]]\nname = 'b'\nplatform = { kind = 'none' }\nlimits = { memory = '1MiB', total_memory = '1GiB', total_journal = '2GiB' }\n\
         [[module]]\nname = 'Silent'\ncomponent = 'm.wasm'\n\
         [[module]]\nname = 'Modest'\ncomponent = 'm.wasm'\nlimits = { memory = '32MiB' }\n";
     let settings = Settings::parse(text, "modules.toml").unwrap_or_else(|errors| panic!("{errors}"));
@@ -265,6 +266,7 @@ fn applies_ceilings_to_default_limits() {
     assert_eq!(limits(1).get(Resource::Memory), Limit { amount: 32 << 20, set_by: LimitSource::Module });
     let tenant = &settings.tenants[0].limits;
     assert_eq!((tenant.delivery.get(Resource::Memory), tenant.total_memory), (Some(1 << 20), Some(1 << 30)));
+    assert_eq!(tenant.total_journal, Some(2 << 30));
 }
 
 #[test]

@@ -10,6 +10,7 @@
 
 mod call_spec;
 mod detach_on_drop;
+mod journal_quota;
 mod log_state;
 mod recorded_call;
 mod types;
@@ -23,6 +24,7 @@ use serde_json::value::to_raw_value;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use call_spec::{CallEffect, CallSpec};
+pub use journal_quota::JournalQuota;
 use log_state::{KeptCall, LogState};
 use modhost_core::event::{DeliveryId, Name};
 use modhost_core::import::{Import, RecordedImport};
@@ -38,6 +40,9 @@ pub use usage::UsageMeter;
 /// The size of a clock reading in the log, in bytes: nanoseconds in decimal.
 const READING_BYTES: u64 = 20;
 
+/// The size up to which the answer of a call with a lasting effect is written even if the quota is exhausted, in bytes.
+const MAX_UNCHECKED_ANSWER: usize = 16 * 1024;
+
 /// The log of one delivery's calls.
 pub struct CallLog {
     delivery: DeliveryId,
@@ -45,6 +50,8 @@ pub struct CallLog {
     module: Option<Name>,
     /// The journal, and the lease under which the attempt writes to it.
     journal: Option<(Arc<dyn Journal>, Lease)>,
+    /// What the unfinished deliveries of the tenant may take in the journal; none: unlimited.
+    quota: Option<JournalQuota>,
     dry_run: bool,
     /// The fixed time of the wall clock; none: the system clock.
     clock: Option<SystemTime>,
@@ -85,12 +92,20 @@ impl CallLog {
             delivery,
             module: None,
             journal,
+            quota: None,
             dry_run,
             clock: None,
             usage: UsageMeter::new(Limits::default()),
             state: Mutex::new(state),
             detached: TaskTracker::new(),
         }
+    }
+
+    /// Limits what the unfinished deliveries of the tenant take in the journal.
+    #[must_use]
+    pub fn with_quota(mut self, quota: JournalQuota) -> Self {
+        self.quota = Some(quota);
+        self
     }
 
     /// Fixes the wall clock at this time, so that every run reads the same.
@@ -284,7 +299,7 @@ impl CallLog {
     fn begin(&self, position: LogPosition, import: Import, arguments: &[u8]) -> Result<CommitHandle, CallError> {
         let mut state = self.state();
         self.write_readings(&mut state)?;
-        self.write(&mut state, position, import, arguments, None)
+        self.write_checked(&mut state, position, import, arguments, None)
     }
 
     /// Submits the answer of a call to the journal, without waiting.
@@ -292,6 +307,7 @@ impl CallLog {
         &self,
         position: LogPosition,
         import: Import,
+        effect: CallEffect,
         arguments: &[u8],
         answer: &Answer,
     ) -> Result<CommitHandle, CallError> {
@@ -303,7 +319,7 @@ impl CallLog {
             call.answer = answer.to_json();
         }
         state.remember_failure(position, import, arguments, answer);
-        self.write(&mut state, position, import, arguments, Some(answer))
+        self.write_checked(&mut state, position, import, arguments, Some((answer, effect)))
     }
 
     /// Adds a replayed call to those that failed and may succeed in the next attempt.
@@ -349,6 +365,27 @@ impl CallLog {
         Ok(())
     }
 
+    /// Writes the intent of a call, or its answer, if the quota of the tenant allows it.
+    fn write_checked(
+        &self,
+        state: &mut LogState,
+        position: LogPosition,
+        import: Import,
+        arguments: &[u8],
+        answer: Option<(&Answer, CallEffect)>,
+    ) -> Result<CommitHandle, CallError> {
+        let written = answer.map(|(answer, _)| serde_json::to_vec(answer)).transpose().map_err(not_serializable)?;
+        let answer_bytes = written.as_ref().map_or(0, Vec::len);
+        // The next attempt must know of an effect that has happened: of a step, to close it.
+        let must_be_written =
+            answer.is_some_and(|(_, effect)| effect.is_lasting()) && answer_bytes <= MAX_UNCHECKED_ANSWER;
+        if let (Some(quota), Some((journal, lease)), false) = (&self.quota, &self.journal, must_be_written) {
+            let checked = quota.check(journal.backlog(&lease.tenant), (arguments.len() + answer_bytes) as u64);
+            checked.map_err(|limit| self.usage.reach_limit(limit))?;
+        }
+        self.write_bytes(state, position, import, arguments, written)
+    }
+
     fn write(
         &self,
         state: &mut LogState,
@@ -357,9 +394,20 @@ impl CallLog {
         arguments: &[u8],
         answer: Option<&Answer>,
     ) -> Result<CommitHandle, CallError> {
+        let answer = answer.map(serde_json::to_vec).transpose().map_err(not_serializable)?;
+        self.write_bytes(state, position, import, arguments, answer)
+    }
+
+    fn write_bytes(
+        &self,
+        state: &mut LogState,
+        position: LogPosition,
+        import: Import,
+        arguments: &[u8],
+        answer: Option<Vec<u8>>,
+    ) -> Result<CommitHandle, CallError> {
         let Some((journal, lease)) = &self.journal else { return Ok(CommitHandle::committed()) };
         self.check_lease(state)?;
-        let answer = answer.map(serde_json::to_vec).transpose().map_err(not_serializable)?;
         let answer_bytes = answer.as_ref().map_or(0, Vec::len);
         if import.is_call() {
             self.usage.check_answer(answer_bytes)?;

@@ -316,7 +316,7 @@ impl RecordedCall<InFlight> {
     pub(crate) fn answer(self, answer: &Answer) -> Result<RecordedCall<Answered>, CallError> {
         self.report(answer.error());
         let Self { entry, state } = self;
-        let submitted = entry.log.end(entry.position, entry.import, &entry.arguments, answer)?;
+        let submitted = entry.log.end(entry.position, entry.import, entry.effect, &entry.arguments, answer)?;
         Ok(entry.answered(state.slot, submitted))
     }
 

@@ -33,10 +33,14 @@ impl UsageMeter {
         self.reached.get().copied()
     }
 
-    /// Records that a limit is reached. Returns the error for the call.
+    /// Records that a limit of the delivery is reached. Returns the error for the call.
     pub(crate) fn reach(&self, resource: Resource, wanted: Option<u64>) -> CallError {
-        let limit = self.reached.get_or_init(|| self.limits.reached(resource, wanted));
-        refused(*limit)
+        self.reach_limit(self.limits.reached(resource, wanted))
+    }
+
+    /// Records that a limit is reached. Returns the error for the call.
+    pub(super) fn reach_limit(&self, limit: LimitReached) -> CallError {
+        refused(*self.reached.get_or_init(|| limit))
     }
 
     /// Counts a call with arguments of this size in bytes.

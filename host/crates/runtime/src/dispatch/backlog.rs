@@ -1,4 +1,5 @@
-//! Limits the backlog, the deliveries that have not ended, of the host and of each tenant.
+//! Limits the backlog, the deliveries that have not ended, of the host and of each tenant: their number and their size in
+//! the journal.
 //!
 //! The journal counts the deliveries on disk. This module counts only those being recorded, so that no second count of
 //! the backlog can drift from the journal's.
@@ -7,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use super::{DEFAULT_RETRY_AFTER, Refused, lock};
+use crate::call_log::JournalQuota;
 use modhost_core::event::Name;
 use modhost_storage::journal::Backlog;
 
@@ -16,15 +18,40 @@ pub(super) struct Reservations(Arc<Mutex<Reserved>>);
 
 #[derive(Default)]
 struct Reserved {
-    host: u64,
-    tenants: HashMap<Name, u64>,
+    host: Load,
+    tenants: HashMap<Name, Load>,
 }
 
-/// The backlog limits of the host and of one tenant, in deliveries.
+/// Deliveries and their size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Load {
+    /// The number of deliveries.
+    pub(super) deliveries: u64,
+    /// Their size in the journal, with their event, in bytes.
+    pub(super) bytes: u64,
+}
+
+impl Load {
+    fn add(&mut self, other: Self) {
+        self.deliveries += other.deliveries;
+        self.bytes += other.bytes;
+    }
+
+    fn remove(&mut self, other: Self) {
+        self.deliveries = self.deliveries.saturating_sub(other.deliveries);
+        self.bytes = self.bytes.saturating_sub(other.bytes);
+    }
+}
+
+/// The backlog limits of the host and of one tenant.
 #[derive(Clone, Copy)]
 pub(super) struct Capacity {
+    /// Maximum number of deliveries of the host.
     pub(super) host: u64,
+    /// Maximum number of deliveries of the tenant.
     pub(super) tenant: u64,
+    /// The limits of their size.
+    pub(super) quota: JournalQuota,
 }
 
 impl Reservations {
@@ -37,31 +64,42 @@ impl Reservations {
     pub(super) fn reserve(
         &self,
         tenant: &Name,
-        deliveries: u64,
+        load: Load,
         capacity: Capacity,
         backlog: impl FnOnce() -> Backlog,
     ) -> Result<Reservation, Refused> {
         let mut reserved = lock(&self.0);
         let (of_host, of_tenant) = (reserved.host, reserved.tenants.get(tenant).copied().unwrap_or_default());
         let backlog = backlog();
-        if backlog.host + of_host + deliveries > capacity.host {
+        let backlog = Backlog {
+            host: backlog.host + of_host.deliveries,
+            tenant: backlog.tenant + of_tenant.deliveries,
+            host_bytes: backlog.host_bytes.saturating_add(of_host.bytes),
+            tenant_bytes: backlog.tenant_bytes.saturating_add(of_tenant.bytes),
+        };
+        if backlog.host + load.deliveries > capacity.host {
             let owner = "[server]".to_owned();
             return Err(Refused::Full { limit: capacity.host, owner, retry_after: DEFAULT_RETRY_AFTER });
         }
-        if backlog.tenant + of_tenant + deliveries > capacity.tenant {
+        if backlog.tenant + load.deliveries > capacity.tenant {
             let owner = format!("tenant {tenant}");
             return Err(Refused::Full { limit: capacity.tenant, owner, retry_after: DEFAULT_RETRY_AFTER });
         }
-        reserved.host += deliveries;
-        *reserved.tenants.entry(tenant.clone()).or_default() += deliveries;
-        Ok(Reservation { all: self.clone(), tenant: tenant.clone(), deliveries })
+        capacity.quota.check(backlog, load.bytes).map_err(|limit| Refused::JournalFull {
+            tenant: tenant.clone(),
+            limit,
+            retry_after: DEFAULT_RETRY_AFTER,
+        })?;
+        reserved.host.add(load);
+        reserved.tenants.entry(tenant.clone()).or_default().add(load);
+        Ok(Reservation { all: self.clone(), tenant: tenant.clone(), load })
     }
 
     /// Returns whether no capacity is reserved.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         let reserved = lock(&self.0);
-        reserved.host == 0 && reserved.tenants.is_empty()
+        reserved.host == Load::default() && reserved.tenants.is_empty()
     }
 }
 
@@ -69,16 +107,16 @@ impl Reservations {
 pub(super) struct Reservation {
     all: Reservations,
     tenant: Name,
-    deliveries: u64,
+    load: Load,
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
         let mut reserved = lock(&self.all.0);
-        reserved.host = reserved.host.saturating_sub(self.deliveries);
-        if let Some(count) = reserved.tenants.get_mut(&self.tenant) {
-            *count = count.saturating_sub(self.deliveries);
-            if *count == 0 {
+        reserved.host.remove(self.load);
+        if let Some(of_tenant) = reserved.tenants.get_mut(&self.tenant) {
+            of_tenant.remove(self.load);
+            if *of_tenant == Load::default() {
                 reserved.tenants.remove(&self.tenant);
             }
         }
@@ -92,17 +130,23 @@ mod tests {
     #[test]
     fn counts_reserved_capacity_until_it_is_released() {
         let (reservations, acme) = (Reservations::default(), Name::from("acme"));
-        let capacity = Capacity { host: 5, tenant: 3 };
-        let backlog = || Backlog { host: 3, tenant: 1 };
-        let first = reservations.reserve(&acme, 2, capacity, backlog).ok().unwrap();
-        let refused = |backlog| reservations.reserve(&acme, 1, capacity, move || backlog).err();
+        let quota = JournalQuota { host: None, tenant: Some(1_000) };
+        let capacity = Capacity { host: 5, tenant: 3, quota };
+        let load = |deliveries| Load { deliveries, bytes: 100 * deliveries };
+        let backlog = |host, tenant| Backlog { host, tenant, ..Backlog::default() };
+        let first = reservations.reserve(&acme, load(2), capacity, || backlog(3, 1)).ok().unwrap();
+        let refused = |backlog| reservations.reserve(&acme, load(1), capacity, move || backlog).err();
         let owner = |refused| match refused {
             Some(Refused::Full { owner, .. }) => owner,
             other => panic!("{other:?}"),
         };
-        assert_eq!(owner(refused(Backlog { host: 3, tenant: 0 })), "[server]");
-        assert_eq!(owner(refused(Backlog { host: 1, tenant: 1 })), "tenant acme");
+        assert_eq!(owner(refused(backlog(3, 0))), "[server]");
+        assert_eq!(owner(refused(backlog(1, 1))), "tenant acme");
+        let large = Backlog { tenant_bytes: 701, ..backlog(0, 0) };
+        assert!(matches!(refused(large), Some(Refused::JournalFull { .. })), "with the 200 reserved bytes");
         drop(first);
-        assert!(refused(Backlog { host: 4, tenant: 2 }).is_none());
+        assert!(refused(large).is_none());
+        assert!(refused(backlog(4, 2)).is_none());
+        assert!(reservations.is_empty());
     }
 }

@@ -28,17 +28,20 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::call_log::JournalQuota;
 use crate::capabilities::GuestMemory;
-use backlog::{Capacity, Reservations};
+use backlog::{Capacity, Load, Reservations};
 pub use failures::FailedAttempt;
 use failures::Failures;
 use modhost_core::clock::{Clock, timeout};
 use modhost_core::event::{DeliveryId, Event, Name};
+use modhost_core::limits::LimitReached;
 use modhost_core::plural::counted;
 use modhost_core::sync::lock;
-use modhost_storage::journal::{Details, Journal, JournalError, Recorded, Retention};
+use modhost_storage::journal::{Details, Journal, JournalError, Recorded, Retention, recorded_bytes};
 use modhost_storage::keyvalue::KeyValue;
 pub use modules::{Modules, Runner};
+use routes::Tenant;
 pub use routes::{RouteSpec, Routes, TenantSpec};
 use scheduler::Running;
 pub use sink::DispatchSink;
@@ -152,6 +155,16 @@ pub enum Refused {
         /// How long the sender should wait before it sends the event again.
         retry_after: Duration,
     },
+    /// The unfinished deliveries of the tenant take too much of the journal.
+    #[error("journal full for tenant {tenant}: {limit}")]
+    JournalFull {
+        /// The tenant.
+        tenant: Name,
+        /// The limit.
+        limit: LimitReached,
+        /// How long the sender should wait before it sends the event again.
+        retry_after: Duration,
+    },
     /// The tenant exceeds its event rate.
     #[error("tenant {tenant} sends more events than its `limits.events_per_second` allows")]
     RateLimited {
@@ -179,7 +192,9 @@ impl Refused {
     /// Returns how long the sender should wait before it sends the event again.
     pub fn retry_after(&self) -> Duration {
         match self {
-            Self::Full { retry_after, .. } | Self::RateLimited { retry_after, .. } => *retry_after,
+            Self::Full { retry_after, .. }
+            | Self::JournalFull { retry_after, .. }
+            | Self::RateLimited { retry_after, .. } => *retry_after,
             Self::NoTenant(_) | Self::Journal(_) | Self::Stopping | Self::Panicked => DEFAULT_RETRY_AFTER,
         }
     }
@@ -384,19 +399,20 @@ impl Inner {
             return Err(Refused::Stopping);
         }
         let routes = self.routes.load_full();
-        if routes.tenant(&event.tenant).is_none() {
+        let Some(tenant) = routes.tenant(&event.tenant) else {
             return Err(Refused::NoTenant(event.tenant.clone()));
-        }
+        };
         let deliveries = routes.deliveries(&event);
         if deliveries.is_empty() {
             return Ok(Accepted::Deliveries(Vec::new()));
         }
         routes.check_rate(&event.tenant)?;
+        let quota = self.quota(tenant);
+        let capacity = Capacity { host: self.settings.max_deliveries, tenant: tenant.max_deliveries, quota };
+        let load = Load { deliveries: deliveries.len() as u64, bytes: recorded_bytes(&event, deliveries.len()) };
         let tenant = event.tenant.clone();
-        let of_tenant = routes.tenant(&tenant).map_or(u64::MAX, |tenant| tenant.max_deliveries);
-        let capacity = Capacity { host: self.settings.max_deliveries, tenant: of_tenant };
         let backlog = || self.journal.backlog(&tenant);
-        let reserved = self.reservations.reserve(&tenant, deliveries.len() as u64, capacity, backlog)?;
+        let reserved = self.reservations.reserve(&tenant, load, capacity, backlog)?;
         let lanes: Vec<Lane> = deliveries.iter().map(|new| (tenant.clone(), new.module.clone())).collect();
         let ids = deliveries.iter().map(|new| new.id.clone()).collect();
         let recorded = self.journal.record(Arc::new(event), deliveries).await;
@@ -408,6 +424,11 @@ impl Inner {
         // Also for a duplicate: the task that recorded the event may not have woken its lanes yet.
         self.woken(lanes);
         Ok(accepted)
+    }
+
+    /// Returns what the unfinished deliveries of a tenant may take in the journal.
+    fn quota(&self, tenant: &Tenant) -> JournalQuota {
+        JournalQuota { host: self.settings.retention.max_bytes, tenant: tenant.total_journal }
     }
 
     fn woken(&self, lanes: impl IntoIterator<Item = Lane>) {

@@ -4,9 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Inner;
+use modhost_storage::journal::Retention;
 
 /// How often to purge.
 const PURGE_EVERY: Duration = Duration::from_secs(30);
+
+/// How often to check whether the journal or the records of a tenant exceed their maximum size. Then it purges at once.
+const CHECK_SIZE_EVERY: Duration = Duration::from_secs(1);
 
 /// Maximum number of deliveries per batch: small, so that other operations don't wait.
 const BATCH: u32 = 200;
@@ -18,7 +22,14 @@ const BATCH_PAUSE: Duration = Duration::from_millis(20);
 pub(super) async fn run(inner: Arc<Inner>) {
     let purging = async {
         loop {
-            inner.clock.sleep(PURGE_EVERY).await;
+            let mut waited = Duration::ZERO;
+            while waited < PURGE_EVERY {
+                inner.clock.sleep(CHECK_SIZE_EVERY).await;
+                waited += CHECK_SIZE_EVERY;
+                if is_too_large(&inner) {
+                    break;
+                }
+            }
             purge(&inner).await;
         }
     };
@@ -50,10 +61,20 @@ pub(super) async fn probe(inner: Arc<Inner>) {
     inner.closing.run_until_cancelled(probing).await;
 }
 
+/// Returns whether the records of the journal or of a tenant exceed their maximum size.
+fn is_too_large(inner: &Inner) -> bool {
+    let (usage, limits) = (inner.journal.usage(), inner.routes.load().journal_limits());
+    let total = usage.iter().map(|usage| usage.bytes).sum::<u64>();
+    inner.settings.retention.max_bytes.is_some_and(|max| total > max)
+        || usage.iter().any(|usage| limits.get(&usage.tenant).is_some_and(|limit| usage.bytes > *limit))
+}
+
 async fn purge(inner: &Inner) {
     let mut removed = 0;
+    let tenant_limits = inner.routes.load().journal_limits();
+    let keep = Retention { tenant_limits, ..inner.settings.retention.clone() };
     loop {
-        match inner.journal.purge(inner.settings.retention.clone(), BATCH).await {
+        match inner.journal.purge(keep.clone(), BATCH).await {
             Ok(0) => break,
             Ok(count) => removed += count,
             Err(error) => {

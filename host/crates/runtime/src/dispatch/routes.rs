@@ -11,7 +11,7 @@ use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::limits::{LimitAmounts, Limits};
 use modhost_core::rate::RateLimiter;
 use modhost_platform::Platform;
-use modhost_storage::journal::NewDelivery;
+use modhost_storage::journal::{NewDelivery, TenantLimits};
 
 /// The settings of a tenant for dispatch.
 pub struct TenantSpec {
@@ -27,6 +27,8 @@ pub struct TenantSpec {
     pub events_per_second: Option<u32>,
     /// Maximum total memory of its running deliveries, in bytes; none: only that of all tenants is limited.
     pub total_memory: Option<u64>,
+    /// Maximum size of its records in the journal, in bytes; none: only the size of the whole journal is limited.
+    pub total_journal: Option<u64>,
     /// Upper bounds of the limits of its deliveries.
     pub ceilings: LimitAmounts,
     /// Whether it was removed from the settings and is kept for the grace period: its deliveries wait.
@@ -70,6 +72,7 @@ pub(super) struct Tenant {
     pub(super) platform: Arc<dyn Platform>,
     pub(super) concurrency: usize,
     pub(super) max_deliveries: u64,
+    pub(super) total_journal: Option<u64>,
     pub(super) ceilings: LimitAmounts,
     pub(super) memory: Arc<TenantMemory>,
     is_removed: bool,
@@ -102,14 +105,23 @@ impl Routes {
                 Some(tenant) if tenant.memory.limit() == spec.total_memory => tenant.memory.clone(),
                 _ => guest_memory.tenant(spec.total_memory),
             };
-            let TenantSpec { name, platform, concurrency, max_deliveries, ceilings, is_removed, .. } = spec;
-            (name, Arc::new(Tenant { platform, concurrency, max_deliveries, ceilings, memory, is_removed, rate }))
+            let TenantSpec { name, platform, concurrency, max_deliveries, total_journal, ceilings, is_removed, .. } =
+                spec;
+            let tenant =
+                Tenant { platform, concurrency, max_deliveries, total_journal, ceilings, memory, is_removed, rate };
+            (name, Arc::new(tenant))
         });
         Self { tenants: tenants.collect(), modules: modules.into_iter().map(Arc::new).collect(), apology }
     }
 
     pub(super) fn tenant(&self, name: &Name) -> Option<&Arc<Tenant>> {
         self.tenants.get(name)
+    }
+
+    /// Returns the maximum size of the records of each tenant that has a limit of its own, in bytes.
+    pub(super) fn journal_limits(&self) -> TenantLimits {
+        let limits = self.tenants.iter().filter_map(|(name, tenant)| Some((name.clone(), tenant.total_journal?)));
+        limits.collect()
     }
 
     pub(super) fn module(&self, name: &Name) -> Option<&Arc<RouteSpec>> {

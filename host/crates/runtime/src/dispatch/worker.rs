@@ -188,7 +188,8 @@ async fn begin(inner: &Inner, claimed: &Claimed, tenant: &Tenant, route: &RouteS
         let (attempt, notice) = counted_as(inner, claimed);
         tracing::info!(%module, %delivery, attempt, notice, calls, "delivery resumed");
     }
-    let mut call_log = CallLog::new(inner.journal.clone(), claimed.lease.clone(), recorded);
+    let call_log = CallLog::new(inner.journal.clone(), claimed.lease.clone(), recorded);
+    let mut call_log = call_log.with_quota(inner.quota(tenant));
     if !route.resume {
         call_log.disable_replay();
     }

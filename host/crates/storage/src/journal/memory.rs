@@ -6,9 +6,13 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
+use super::usage::{
+    DELIVERY_BYTES, Part, PartBytes, Usage, attempt_bytes, call_bytes, event_bytes, id_bytes, recorded_bytes,
+};
 use super::{
     Attempt, AttemptReport, Backlog, Call, Change, Claim, Claimed, CommitHandle, Details, Disposition, Due, Filter,
-    Heartbeat, Journal, JournalError, Lane, Lease, NewDelivery, Recorded, Result, Retention, State, Summary, Totals,
+    Heartbeat, Journal, JournalError, Lane, Lease, NewDelivery, Recorded, Result, Retention, State, Summary,
+    TenantUsage, Totals,
 };
 use crate::error::StorageError;
 use modhost_core::clock::{Clock, from_millis, to_millis, to_millis_rounded_up, whole_millis};
@@ -17,9 +21,6 @@ use modhost_core::sync::lock;
 
 /// The name of the store, as used in messages.
 const STORE: &str = "journal";
-
-/// The size counted for a delivery besides its event, calls and attempts, in bytes.
-const DELIVERY_BYTES: u64 = 512;
 
 /// A journal in memory. Its contents are lost when it is dropped.
 ///
@@ -131,6 +132,10 @@ impl Journal for Memory {
         self.with(|tables| Ok(tables.drop_waiting(delivery, reason, now)))
     }
 
+    fn usage(&self) -> Vec<TenantUsage> {
+        self.with(|tables| Ok(tables.usage.report())).unwrap_or_default()
+    }
+
     async fn totals(&self) -> Result<Totals> {
         self.with(|tables| Ok(tables.totals()))
     }
@@ -194,6 +199,8 @@ struct Row {
     changed_at: i64,
     changes: Vec<Change>,
     attempts: Vec<Attempt>,
+    /// The size of the attempts in bytes.
+    attempt_bytes: u64,
     calls: BTreeMap<u32, Call>,
 }
 
@@ -215,11 +222,14 @@ impl Row {
         self.calls.values().cloned().collect()
     }
 
+    /// Returns the part of the journal that the delivery belongs to.
+    fn part(&self) -> Part {
+        Part::of_delivery(self.state.is_final())
+    }
+
     /// Returns the size of the delivery without its event, in bytes.
     fn bytes(&self) -> u64 {
-        let calls: usize = self.calls.values().map(call_bytes).sum();
-        let attempts: usize = self.attempts.iter().map(attempt_bytes).sum();
-        DELIVERY_BYTES + (calls + attempts) as u64
+        DELIVERY_BYTES + self.calls.values().map(call_bytes).sum::<u64>() + self.attempt_bytes
     }
 
     fn summary(&self) -> Summary {
@@ -252,15 +262,6 @@ impl Row {
     }
 }
 
-fn call_bytes(call: &Call) -> usize {
-    call.import.as_str().len() + call.arguments.len() + call.answer.as_ref().map_or(0, Vec::len)
-}
-
-fn attempt_bytes(attempt: &Attempt) -> usize {
-    let log = attempt.log.iter().map(|line| line.level.len() + line.context.len() + line.text.len());
-    attempt.outcome.len() + log.sum::<usize>()
-}
-
 /// The deliveries of a lane, by state and due time.
 #[derive(Default)]
 struct LaneIndex {
@@ -290,7 +291,9 @@ struct KnownEvent {
     recorded_at: i64,
     /// The number of its deliveries that are not removed.
     deliveries: usize,
-    /// The size of its body; 0 without deliveries.
+    /// The number of those that are unfinished.
+    unfinished: usize,
+    /// The size of the event.
     bytes: u64,
 }
 
@@ -306,10 +309,12 @@ struct Tables {
     running: BTreeSet<u64>,
     /// The deliveries in each final state, by the time they ended.
     ended: [BTreeSet<Position>; State::ALL.len()],
+    /// The same for each tenant.
+    ended_of: HashMap<Name, [BTreeSet<Position>; State::ALL.len()]>,
     known: HashMap<EventKey, KnownEvent>,
     /// Known events without deliveries, by the time they were recorded.
     idle: BTreeSet<(i64, EventKey)>,
-    bytes: u64,
+    usage: Usage,
 }
 
 impl Tables {
@@ -338,7 +343,10 @@ impl Tables {
             State::Waiting if row.has_due_time => drop(lane.timed.insert((row.due_at, seq))),
             State::Waiting => drop(lane.ready.insert((row.due_at, seq))),
             State::Running => drop(self.running.insert(seq)),
-            ended => drop(self.ended[ended as usize].insert((row.changed_at, seq))),
+            ended => {
+                self.ended[ended as usize].insert((row.changed_at, seq));
+                self.ended_of.entry(row.lane.0.clone()).or_default()[ended as usize].insert((row.changed_at, seq));
+            }
         }
         if let Some(chat) = row.chat.as_ref().filter(|_| !row.state.is_final()) {
             self.chats.entry((row.lane.clone(), chat.clone())).or_default().insert(seq);
@@ -355,6 +363,9 @@ impl Tables {
         }
         self.running.remove(&seq);
         self.ended[row.state as usize].remove(&(row.changed_at, seq));
+        if let Some(ended) = self.ended_of.get_mut(&row.lane.0) {
+            ended[row.state as usize].remove(&(row.changed_at, seq));
+        }
         if let Some(chat) = &row.chat {
             let chat = (row.lane.clone(), chat.clone());
             if let Some(seqs) = self.chats.get_mut(&chat) {
@@ -376,6 +387,7 @@ impl Tables {
 
     /// Moves a delivery to a state. When the first delivery of a chat ends, the next one becomes claimable.
     fn transition(&mut self, seq: u64, state: State, now: i64, reason: Option<&str>, change: impl FnOnce(&mut Row)) {
+        let Some(before) = self.rows.get(&seq).map(|row| row.state) else { return };
         let moved = self.update(seq, |row| {
             change(row);
             let was_first = !row.blocked;
@@ -391,10 +403,34 @@ impl Tables {
             row.changes.push(Change { at: from_millis(now), state, reason: row.reason.clone() });
             (was_first && state.is_final()).then(|| row.lane.clone()).zip(row.chat.clone())
         });
+        if before.is_final() != state.is_final() {
+            self.move_usage(seq);
+        }
         let next = moved.flatten().and_then(|chat| self.chats.get(&chat)?.first().copied());
         if let Some(next) = next {
             self.update(next, |row| row.blocked = false);
         }
+    }
+
+    fn add_usage(&mut self, tenant: &Name, part: Part, bytes: i64) {
+        let mut change = PartBytes::default();
+        change.add(part, bytes);
+        self.usage.add(tenant, change);
+    }
+
+    /// Moves the bytes of a delivery that has just ended or was queued again, and of its event if no other delivery of
+    /// the event is unfinished.
+    fn move_usage(&mut self, seq: u64) {
+        let Some(row) = self.rows.get(&seq) else { return };
+        let (tenant, to, mut bytes) = (row.lane.0.clone(), row.part(), row.bytes());
+        if let Some(event) = self.known.get_mut(&key_of(&row.event)) {
+            let others = event.unfinished - usize::from(to == Part::Ended);
+            event.unfinished = others + usize::from(to == Part::Unfinished);
+            bytes += if others == 0 { event.bytes } else { 0 };
+        }
+        let from = if to == Part::Ended { Part::Unfinished } else { Part::Ended };
+        self.add_usage(&tenant, from, -bytes.cast_signed());
+        self.add_usage(&tenant, to, bytes.cast_signed());
     }
 
     fn chat_is_busy(&self, lane: &LaneKey, chat: Option<&String>) -> bool {
@@ -413,9 +449,12 @@ impl Tables {
         if deliveries.is_empty() {
             self.idle.insert((now, key.clone()));
         }
-        let bytes = if deliveries.is_empty() { 0 } else { event.raw().len() as u64 };
-        self.known.insert(key, KnownEvent { recorded_at: now, deliveries: deliveries.len(), bytes });
-        self.bytes += bytes;
+        let (count, bytes) = (deliveries.len(), event_bytes(event.raw().len()));
+        self.known.insert(key, KnownEvent { recorded_at: now, deliveries: count, unfinished: count, bytes });
+        self.add_usage(&event.tenant, Part::Ids, id_bytes(&event.id).cast_signed());
+        if count > 0 {
+            self.add_usage(&event.tenant, Part::Unfinished, recorded_bytes(event, count).cast_signed());
+        }
         for NewDelivery { id, module, ordered_chat: chat } in deliveries {
             let lane = (event.tenant.clone(), module);
             let row = Row {
@@ -436,11 +475,11 @@ impl Tables {
                 changed_at: now,
                 changes: Vec::new(),
                 attempts: Vec::new(),
+                attempt_bytes: 0,
                 calls: BTreeMap::new(),
             };
             let seq = self.next_seq;
             self.next_seq += 1;
-            self.bytes += row.bytes();
             self.seqs.insert(id, seq);
             self.rows.insert(seq, row);
             self.index(seq);
@@ -462,6 +501,8 @@ impl Tables {
         Backlog {
             host: self.lanes.values().map(LaneIndex::unfinished).sum(),
             tenant: of_tenant.map(|(_, lane)| lane.unfinished()).sum(),
+            host_bytes: self.usage.all().unfinished(),
+            tenant_bytes: self.usage.of(tenant).unfinished(),
         }
     }
 
@@ -486,7 +527,7 @@ impl Tables {
             });
         }
         let claimed = due.iter().filter_map(|seq| self.rows.get(seq)).map(|row| Claimed {
-            lease: Lease { delivery: row.id.clone(), owner: claim.owner.clone(), attempt: row.attempt },
+            lease: lease(row, claim.owner.clone()),
             module: claim.module.clone(),
             event: row.event.clone(),
             earlier_attempts: row.earlier_attempts,
@@ -520,7 +561,7 @@ impl Tables {
         }
         let held = self.running.iter().filter_map(|seq| self.rows.get(seq)).filter_map(|row| {
             let (holder, _) = row.lease.as_ref().filter(|(holder, _)| **holder == *owner)?;
-            Some(Lease { delivery: row.id.clone(), owner: holder.clone(), attempt: row.attempt })
+            Some(lease(row, holder.clone()))
         });
         heartbeat.unknown = held.filter(|lease| !named.contains(lease)).collect();
         heartbeat
@@ -558,6 +599,8 @@ impl Tables {
         now: SystemTime,
     ) -> Result<()> {
         let seq = self.leased_seq(lease)?;
+        let log = serde_json::to_string(&report.log).map_err(|error| StorageError::broken(STORE, error.to_string()))?;
+        let bytes = attempt_bytes(&report.outcome, &log);
         let (state, reason, after) = match next {
             Disposition::Completed => (State::Completed, None, None),
             Disposition::Retry { after, reason } => (State::Waiting, Some(reason.to_string()), Some(after)),
@@ -573,9 +616,10 @@ impl Tables {
             outcome: report.outcome,
             log: report.log,
         };
-        self.bytes += attempt_bytes(&attempt) as u64;
+        self.add_usage(&lease.tenant, Part::Unfinished, bytes.cast_signed());
         self.transition(seq, state, to_millis(now), reason.as_deref(), |row| {
             row.attempts.push(attempt);
+            row.attempt_bytes += bytes;
             row.version = report.version;
             if let Some(after) = after {
                 row.due_at = to_millis_rounded_up(now.checked_add(after).unwrap_or(now));
@@ -588,9 +632,9 @@ impl Tables {
     fn write(&mut self, lease: &Lease, call: Call) -> Result<()> {
         let seq = self.leased_seq(lease)?;
         let Some(row) = self.rows.get_mut(&seq) else { return Ok(()) };
-        self.bytes += call_bytes(&call) as u64;
-        let replaced = row.calls.insert(call.number, call);
-        self.bytes -= replaced.as_ref().map_or(0, call_bytes) as u64;
+        let (tenant, added) = (row.lane.0.clone(), call_bytes(&call).cast_signed());
+        let replaced = row.calls.insert(call.number, call).as_ref().map_or(0, call_bytes).cast_signed();
+        self.add_usage(&tenant, Part::Unfinished, added - replaced);
         Ok(())
     }
 
@@ -602,8 +646,9 @@ impl Tables {
 
     fn forget_calls(&mut self, seq: u64, from: u32) {
         let Some(row) = self.rows.get_mut(&seq) else { return };
-        let forgotten = row.calls.split_off(&from);
-        self.bytes -= forgotten.values().map(call_bytes).sum::<usize>() as u64;
+        let forgotten = row.calls.split_off(&from).values().map(call_bytes).sum::<u64>();
+        let (tenant, part) = (row.lane.0.clone(), row.part());
+        self.add_usage(&tenant, part, -forgotten.cast_signed());
     }
 
     fn list(&self, filter: &Filter) -> Vec<Summary> {
@@ -648,57 +693,105 @@ impl Tables {
                 *total += count;
             }
         }
-        Totals { deliveries, bytes: self.bytes }
+        Totals { deliveries, bytes: self.bytes() }
+    }
+
+    /// Returns the size of the journal in bytes.
+    fn bytes(&self) -> u64 {
+        self.usage.all().total().max(0).unsigned_abs()
     }
 
     fn purge(&mut self, keep: &Retention, now: i64, batch: u32) -> u64 {
-        let mut removed = 0;
-        for (seq, too_old) in self.candidates(keep, now, batch) {
-            if too_old || keep.max_bytes.is_some_and(|max| self.bytes > max) {
-                self.remove(seq);
-                removed += 1;
+        let (mut removed, batch) = (0, u64::from(batch));
+        for seq in self.too_old(keep, now) {
+            if removed >= batch {
+                return removed;
             }
+            self.remove(seq);
+            removed += 1;
+        }
+        while removed < batch && self.free_space(keep) {
+            removed += 1;
         }
         let before = now.saturating_sub(whole_millis(keep.ids));
-        while removed < u64::from(batch) && self.idle.first().is_some_and(|(recorded_at, _)| *recorded_at < before) {
+        while removed < batch && self.idle.first().is_some_and(|(recorded_at, _)| *recorded_at < before) {
             if let Some((_, key)) = self.idle.pop_first() {
-                self.known.remove(&key);
+                self.forget_id(&key);
             }
             removed += 1;
         }
         removed
     }
 
-    /// Returns deliveries that may be removed, in the order they ended, and for each whether it is too old.
-    fn candidates(&self, keep: &Retention, now: i64, batch: u32) -> Vec<(u64, bool)> {
-        let too_large = keep.max_bytes.is_some_and(|max| self.bytes > max);
-        let mut candidates: Vec<(i64, u64, bool)> = Vec::new();
+    /// Returns the deliveries that are old enough to be removed, in the order they ended.
+    fn too_old(&self, keep: &Retention, now: i64) -> Vec<u64> {
+        let mut too_old: Vec<Position> = Vec::new();
         for (state, kept) in
             [(State::Completed, keep.completed), (State::Dropped, keep.completed), (State::Dead, keep.dead)]
         {
-            let too_old = now.saturating_sub(whole_millis(kept));
-            let ended = self.ended[state as usize].iter().take_while(|(at, _)| too_large || *at < too_old);
-            candidates.extend(ended.take(batch as usize).map(|(at, seq)| (*at, *seq, *at < too_old)));
+            let before = now.saturating_sub(whole_millis(kept));
+            too_old.extend(self.ended[state as usize].iter().take_while(|(at, _)| *at < before));
         }
-        candidates.sort_unstable();
-        candidates.truncate(batch as usize);
-        candidates.into_iter().map(|(_, seq, too_old)| (seq, too_old)).collect()
+        too_old.sort_unstable();
+        too_old.into_iter().map(|(_, seq)| seq).collect()
     }
 
-    /// Removes an ended delivery, and the body of its event if it has no other delivery.
+    /// Removes a record of a tenant that is above its limit, or, if the journal is too large, of the tenant that uses
+    /// most. Returns whether it removed one.
+    fn free_space(&mut self, keep: &Retention) -> bool {
+        let is_too_large = keep.max_bytes.is_some_and(|max| self.bytes() > max);
+        match self.usage.next_to_remove(&keep.tenant_limits, keep.max_bytes, is_too_large) {
+            Some((tenant, Part::Ids)) => {
+                let Some(oldest) = self.idle.iter().find(|(_, (_, owner, _))| *owner == tenant).cloned() else {
+                    return false;
+                };
+                self.idle.remove(&oldest);
+                self.forget_id(&oldest.1);
+                true
+            }
+            Some((tenant, _)) => {
+                let oldest = self.oldest_ended(&tenant);
+                oldest.inspect(|seq| self.remove(*seq)).is_some()
+            }
+            None => false,
+        }
+    }
+
+    /// Returns the tenant's delivery that ended first: a completed or dropped one if there is any, because a dead one may
+    /// be sent again.
+    fn oldest_ended(&self, tenant: &Name) -> Option<u64> {
+        let ended = self.ended_of.get(tenant)?;
+        let oldest = |states: &[State]| states.iter().filter_map(|state| ended[*state as usize].first()).min().copied();
+        let first = oldest(&[State::Completed, State::Dropped]).or_else(|| oldest(&[State::Dead]));
+        first.map(|(_, seq)| seq)
+    }
+
+    fn forget_id(&mut self, key: &EventKey) {
+        if self.known.remove(key).is_some() {
+            self.add_usage(&key.1, Part::Ids, -id_bytes(&key.2).cast_signed());
+        }
+    }
+
+    /// Removes an ended delivery, and its event if it has no other delivery.
     fn remove(&mut self, seq: u64) {
         self.unindex(seq);
         let Some(row) = self.rows.remove(&seq) else { return };
         self.seqs.remove(&row.id);
-        self.bytes -= row.bytes();
-        let key = key_of(&row.event);
-        let Some(event) = self.known.get_mut(&key) else { return };
-        event.deliveries -= 1;
-        if event.deliveries == 0 {
-            self.bytes -= std::mem::take(&mut event.bytes);
-            self.idle.insert((event.recorded_at, key));
+        let (key, mut bytes) = (key_of(&row.event), row.bytes());
+        if let Some(event) = self.known.get_mut(&key) {
+            event.deliveries -= 1;
+            if event.deliveries == 0 {
+                bytes += event.bytes;
+                self.idle.insert((event.recorded_at, key));
+            }
         }
+        self.add_usage(&row.lane.0, Part::Ended, -bytes.cast_signed());
     }
+}
+
+/// Returns the lease of a delivery.
+fn lease(row: &Row, owner: Arc<str>) -> Lease {
+    Lease { delivery: row.id.clone(), tenant: row.lane.0.clone(), owner, attempt: row.attempt }
 }
 
 fn key_of(event: &Event) -> EventKey {

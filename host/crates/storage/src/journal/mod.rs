@@ -11,6 +11,7 @@ mod failure_reason;
 mod memory;
 mod sqlite;
 mod types;
+mod usage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use modhost_core::event::{DeliveryId, Event, Name};
 pub use sqlite::accept_loss;
 pub use sqlite::{OfflineJournal, Sqlite, SqliteSettings};
 pub use types::*;
+pub use usage::{TenantLimits, TenantUsage, recorded_bytes};
 
 /// The result of a journal operation.
 pub type Result<T> = std::result::Result<T, JournalError>;
@@ -61,7 +63,7 @@ pub trait Journal: Send + Sync + 'static {
     /// Returns the lanes that have waiting deliveries, with exact counts. Cheap.
     async fn lanes(&self) -> Result<Vec<Lane>>;
 
-    /// Returns the number of waiting and running deliveries of the host and of a tenant, exact as of the last commit.
+    /// Returns the number and size of the unfinished deliveries of the host and of a tenant, exact as of the last commit.
     /// Cheap. Deliveries are included by the time [`Journal::record`] returns.
     fn backlog(&self, tenant: &Name) -> Backlog;
 
@@ -112,8 +114,8 @@ pub trait Journal: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`StorageErrorKind::Full`](crate::error::StorageErrorKind::Full) if too many writes are queued; the caller can
-    /// retry.
+    /// [`StorageErrorKind::Full`](crate::error::StorageErrorKind::Full) if too many writes of the tenant are queued; the
+    /// caller can retry.
     fn write(&self, lease: &Lease, call: Call) -> Result<CommitHandle>;
 
     /// Queues the removal of a delivery's calls from a number on and returns at once. Fails as [`Journal::write`] does.
@@ -133,6 +135,9 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Ends a waiting delivery as [`State::Dropped`]. Returns whether the delivery exists and was waiting.
     async fn drop_waiting(&self, delivery: &DeliveryId, reason: &str) -> Result<bool>;
+
+    /// Returns the size of each tenant's records in the journal, in bytes, exact as of the last commit. Cheap.
+    fn usage(&self) -> Vec<TenantUsage>;
 
     /// Returns the number of deliveries in each state, and the size of the journal.
     async fn totals(&self) -> Result<Totals>;
@@ -157,8 +162,8 @@ pub trait Journal: Send + Sync + 'static {
     /// are reproducible, and cannot be guessed without them.
     fn salt(&self) -> [u8; 32];
 
-    /// Removes deliveries and ids whose retention time is over, and returns disk space to the operating system. One
-    /// call takes a few milliseconds and removes at most `batch` deliveries and ids. Returns the number removed; while
+    /// Removes deliveries and ids whose retention time is over or for which there is no space, and returns disk space to
+    /// the operating system. One call takes a few milliseconds and removes at most `batch` deliveries and ids. Returns the number removed; while
     /// it is not zero, there may be more. An unfinished delivery is never removed, and an event's id is removed only
     /// after its deliveries.
     async fn purge(&self, keep: Retention, batch: u32) -> Result<u64>;

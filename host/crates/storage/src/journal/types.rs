@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{FailureReason, JournalError};
+use super::{FailureReason, JournalError, TenantLimits};
 use crate::error::StorageError;
 use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::import::RecordedImport;
@@ -40,13 +40,17 @@ pub struct Lane {
     pub waiting: u64,
 }
 
-/// The number of waiting and running deliveries.
+/// The unfinished deliveries: waiting and running.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
-    /// Those of the whole host.
+    /// The number of those of the whole host.
     pub host: u64,
-    /// Those of one tenant.
+    /// The number of those of one tenant.
     pub tenant: u64,
+    /// The size of those of the whole host with their events and calls, in bytes; see [`TenantUsage`](super::TenantUsage).
+    pub host_bytes: u64,
+    /// The size of those of one tenant, in bytes.
+    pub tenant_bytes: u64,
 }
 
 /// Due deliveries of a lane.
@@ -80,6 +84,8 @@ pub struct Claim {
 pub struct Lease {
     /// The delivery.
     pub delivery: DeliveryId,
+    /// Its tenant.
+    pub tenant: Name,
     /// The owner: one running host.
     pub owner: Arc<str>,
     /// The number of the attempt, from 1. Interrupted attempts count.
@@ -406,6 +412,11 @@ pub struct Retention {
     pub dead: Duration,
     /// For the ids of events, by which redeliveries are recognized.
     pub ids: Duration,
-    /// Maximum size in bytes. Above it, the deliveries that ended first are removed early.
+    /// Maximum size in bytes. Above it, ended deliveries are removed early: of the tenant that uses most, completed and
+    /// dropped ones before dead ones, and those that ended first. Ids may take a quarter of it; above that, the oldest
+    /// ones of the tenant that has most are removed early.
     pub max_bytes: Option<u64>,
+    /// The same for the records of single tenants, each with a limit of its own. The sizes are those of
+    /// [`Journal::usage`](super::Journal::usage).
+    pub tenant_limits: TenantLimits,
 }

@@ -131,6 +131,11 @@ pub(crate) trait WriteStore: Send + Sized + 'static {
         Ok(())
     }
 
+    /// Runs before a transaction is committed, and may write. If it fails, the transaction is rolled back.
+    fn before_commit(&mut self) -> rusqlite::Result<()> {
+        Ok(())
+    }
+
     /// Runs after a transaction was committed.
     fn on_commit(&mut self) {}
 
@@ -412,6 +417,7 @@ impl<S: WriteStore> Thread<S> {
     }
 
     fn commit(&mut self) -> Result<(), Fault<S::Error>> {
+        self.store.before_commit()?;
         if self.store.connection().commit()? {
             self.health.succeeded();
         }

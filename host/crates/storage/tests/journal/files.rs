@@ -65,7 +65,7 @@ async fn refuses_a_journal_of_a_newer_version_unchanged() {
     Connection::open(&file).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let before = std::fs::read(&file).unwrap();
     let text = refused(directory.path()).await;
-    assert!(text.contains("version 99") && text.contains("up to 3"), "{text}");
+    assert!(text.contains("version 99") && text.contains("up to 4"), "{text}");
     assert!(text.contains(file.to_str().unwrap()), "{text}");
     assert_eq!(std::fs::read(&file).unwrap(), before);
 }

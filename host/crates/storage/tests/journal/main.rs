@@ -15,3 +15,4 @@ mod retention;
 #[path = "../../../../tests/support/small_disk.rs"]
 mod small_disk;
 mod support;
+mod tenant_usage;

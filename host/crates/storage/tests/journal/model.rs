@@ -8,7 +8,7 @@ use modhost_core::clock::ManualClock;
 use modhost_core::event::{DeliveryId, Event};
 use modhost_storage::journal::{
     AttemptReport, Backlog, Call, Claim, Disposition, Filter, Heartbeat, Journal, JournalError, Lease, Memory,
-    NewDelivery, Recorded, Retention, State,
+    NewDelivery, Recorded, Retention, State, TenantLimits, TenantUsage,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -22,6 +22,7 @@ const KEEP: Retention = Retention {
     dead: Duration::from_millis(3_000),
     ids: Duration::from_millis(2_000),
     max_bytes: None,
+    tenant_limits: TenantLimits::new(),
 };
 
 #[derive(Clone, Debug)]
@@ -59,6 +60,8 @@ enum Step {
     Forget(Index, u32),
     Wait(u64),
     Purge,
+    /// Purges with a limit of one tenant, in bytes.
+    PurgeTo(usize, u64),
     Reopen,
 }
 
@@ -89,6 +92,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (index(), 0..4_u32).prop_map(|(which, number)| Step::WriteStale(which, number)),
         3 => (1..1_500_u64).prop_map(Step::Wait),
         1 => Just(Step::Purge),
+        1 => (0..2_usize, 0..20_000_u64).prop_map(|(tenant, limit)| Step::PurgeTo(tenant, limit)),
         1 => Just(Step::Reopen),
     ]
 }
@@ -105,6 +109,8 @@ struct Delivery {
     attempt: u32,
     earlier_attempts: u32,
     interrupted: u32,
+    /// The number of attempts that were completed.
+    completed_attempts: u64,
     due: u64,
     has_due_time: bool,
     lease: Option<(Arc<str>, u64)>,
@@ -187,6 +193,7 @@ impl Model {
                 attempt: 0,
                 earlier_attempts: 0,
                 interrupted: 0,
+                completed_attempts: 0,
                 due: self.now,
                 has_due_time: false,
                 lease: None,
@@ -257,7 +264,8 @@ impl Model {
     fn held_by(&self, owner: &str) -> Vec<Lease> {
         let held = self.deliveries.iter().filter_map(|(id, it)| {
             let (holder, _) = it.lease.as_ref().filter(|(holder, _)| **holder == *owner)?;
-            Some(Lease { delivery: id.clone(), owner: holder.clone(), attempt: it.attempt })
+            let tenant = it.event.tenant.clone();
+            Some(Lease { delivery: id.clone(), tenant, owner: holder.clone(), attempt: it.attempt })
         });
         held.collect()
     }
@@ -276,6 +284,54 @@ impl Model {
             it.calls.clear();
         }
         true
+    }
+
+    /// Returns the size of a delivery without its event.
+    fn bytes(it: &Delivery) -> u64 {
+        let call = |call: &Call| {
+            64 + (call.import.as_str().len() + call.arguments.len() + call.answer.as_ref().map_or(0, Vec::len)) as u64
+        };
+        // The outcome is "ended", the log is "[]".
+        512 + it.calls.values().map(call).sum::<u64>() + it.completed_attempts * (256 + 5 + 2)
+    }
+
+    /// Returns the bytes of a tenant: of unfinished deliveries, of ended ones, and of ids.
+    fn usage(&self, tenant: &str) -> [u64; 3] {
+        let of_tenant = || self.deliveries.iter().filter(|(_, it)| it.event.tenant.as_str() == tenant);
+        let [mut unfinished, mut ended] = [true, false].map(|wanted| {
+            of_tenant().filter(|(_, it)| it.state.is_final() != wanted).map(|(_, it)| Self::bytes(it)).sum::<u64>()
+        });
+        let events: BTreeMap<&str, &Event> = of_tenant().map(|(_, it)| (it.event.id.as_str(), &*it.event)).collect();
+        for (id, event) in events {
+            let bytes = 256 + event.raw().len() as u64;
+            match of_tenant().any(|(_, it)| it.event.id == id && !it.state.is_final()) {
+                true => unfinished += bytes,
+                false => ended += bytes,
+            }
+        }
+        let ids = self.known.keys().filter(|(owner, _)| owner == tenant).map(|(_, id)| 128 + id.len() as u64).sum();
+        [unfinished, ended, ids]
+    }
+
+    /// Removes the ended deliveries of a tenant until it is within a limit, and then its ids until they are within a
+    /// quarter of it.
+    fn purge_to(&mut self, tenant: usize, limit: u64) {
+        let tenant = TENANTS[tenant];
+        while self.usage(tenant).iter().sum::<u64>() > limit {
+            let ended = |(index, (_, it)): (usize, &(DeliveryId, Delivery))| {
+                let of_tenant = it.event.tenant.as_str() == tenant && it.state.is_final();
+                of_tenant.then_some((it.state == State::Dead, it.changed, index))
+            };
+            let Some((.., first)) = self.deliveries.iter().enumerate().filter_map(ended).min() else { break };
+            self.deliveries.remove(first);
+        }
+        while self.usage(tenant)[2] > limit / 4 {
+            let has_delivery =
+                |key: &(String, String)| self.deliveries.iter().any(|(_, it)| self::key(&it.event) == *key);
+            let idle = self.known.iter().filter(|(key, _)| key.0 == tenant && !has_delivery(key));
+            let Some((_, key)) = idle.map(|(key, at)| (*at, key.clone())).min() else { break };
+            self.known.remove(&key);
+        }
     }
 
     fn purge(&mut self) {
@@ -342,6 +398,15 @@ impl Run {
             }
             Step::Purge => {
                 while self.journal().purge(KEEP, 3).await.unwrap() > 0 {}
+                self.model.purge();
+            }
+            Step::PurgeTo(tenant, limit) => {
+                let tenant_limits = TenantLimits::from([(TENANTS[*tenant].into(), *limit)]);
+                let keep = Retention { tenant_limits, ..KEEP };
+                while self.journal().purge(keep.clone(), 3).await.unwrap() > 0 {}
+                self.model.purge();
+                self.model.purge_to(*tenant, *limit);
+                // The ids of the deliveries that were removed early may be too old as well.
                 self.model.purge();
             }
             Step::Reopen if self.engine == Engine::Memory => {}
@@ -412,7 +477,8 @@ impl Run {
             let it = self.model.of(&id);
             (it.attempt, it.lease.clone().expect("a running delivery without a lease"))
         };
-        let lease = Lease { delivery: id.clone(), owner: holder.clone(), attempt: number };
+        let tenant = self.model.of(&id).event.tenant.clone();
+        let lease = Lease { delivery: id.clone(), tenant, owner: holder.clone(), attempt: number };
         let report =
             AttemptReport { took: Duration::ZERO, version: None, outcome: "ended".to_owned(), log: Vec::new() };
         match step {
@@ -428,6 +494,7 @@ impl Run {
                     Ending::Dropped => (Disposition::Dropped { reason: reason.into() }, State::Dropped),
                 };
                 self.journal().complete_attempt(&lease, report, next).await.unwrap();
+                self.model.of(&id).completed_attempts += 1;
                 self.model.enter(&id, state);
                 if let Ending::Retry(after) = ending {
                     let it = self.model.of(&id);
@@ -496,8 +563,9 @@ impl Run {
                 assert_eq!(sent, self.model.resend(&id, *fresh));
             }
             Step::WriteStale(_, number) => {
-                let attempt = self.model.of(&id).attempt;
-                let stale = Lease { delivery: id.clone(), owner: owner(9), attempt };
+                let Delivery { attempt, event, .. } = self.model.of(&id).clone();
+                let tenant = event.tenant.clone();
+                let stale = Lease { delivery: id.clone(), tenant, owner: owner(9), attempt };
                 let call = Call {
                     number: *number,
                     import: "stale".into(),
@@ -542,9 +610,20 @@ impl Run {
                 !it.state.is_final() && tenant.is_none_or(|tenant| it.event.tenant.as_str() == tenant)
             };
             let count = |tenant| self.model.deliveries.iter().filter(|(_, it)| unfinished(it, tenant)).count() as u64;
-            let expected = Backlog { host: count(None), tenant: count(Some(tenant)) };
+            let expected = Backlog {
+                host: count(None),
+                tenant: count(Some(tenant)),
+                host_bytes: TENANTS.into_iter().map(|tenant| self.model.usage(tenant)[0]).sum(),
+                tenant_bytes: self.model.usage(tenant)[0],
+            };
             assert_eq!(self.journal().backlog(&tenant.into()), expected);
         }
+        let used = TENANTS.into_iter().map(|tenant| {
+            let [unfinished_bytes, ended, ids] = self.model.usage(tenant);
+            TenantUsage { tenant: tenant.into(), bytes: unfinished_bytes + ended + ids, unfinished_bytes }
+        });
+        let used: Vec<TenantUsage> = used.filter(|usage| usage.bytes > 0).collect();
+        assert_eq!(self.journal().usage(), used);
         let due = self.journal().due(1000).await.unwrap();
         for (number, found) in
             (0..4).map(|number| (number, due.iter().find(|it| lane(it.tenant.as_str(), it.module.as_str()) == number)))

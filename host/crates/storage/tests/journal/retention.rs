@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use modhost_core::event::DeliveryId;
-use modhost_storage::journal::{Disposition, Filter, Recorded, Retention, State};
+use modhost_storage::journal::{Disposition, Filter, Recorded, Retention, State, TenantLimits};
 
 use crate::support::{Engine, TestJournal, call, committed, dead, event, on_every_engine, to};
 
@@ -20,6 +20,7 @@ const KEEP: Retention = Retention {
     dead: Duration::from_secs(100),
     ids: Duration::from_secs(1_000),
     max_bytes: None,
+    tenant_limits: TenantLimits::new(),
 };
 
 /// Purges until nothing is left to remove. Returns the number removed.

@@ -225,7 +225,7 @@ pub fn claim(tenant: &str, limit: u32) -> Claim {
 
 /// Creates a lease that is not held.
 pub fn lease(delivery: &DeliveryId) -> Lease {
-    Lease { delivery: delivery.clone(), owner: OWNER.into(), attempt: 1 }
+    Lease { delivery: delivery.clone(), tenant: "acme".into(), owner: OWNER.into(), attempt: 1 }
 }
 
 /// Creates the report of an attempt that took 5 ms.

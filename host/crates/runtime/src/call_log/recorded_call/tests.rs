@@ -21,7 +21,7 @@ use modhost_core::limits::{Limits, Resource};
 use modhost_storage::error::StorageError;
 use modhost_storage::journal::{
     AttemptReport, Backlog, Call, Claim, Claimed, Details, Disposition, Due, Filter, Heartbeat, Journal, JournalError,
-    Lane, Lease, NewDelivery, Recorded, Result as JournalResult, Retention, Summary, Totals,
+    Lane, Lease, NewDelivery, Recorded, Result as JournalResult, Retention, Summary, TenantUsage, Totals,
 };
 
 const READ: CallSpec<Vec<Value>> = CallSpec::new(Import::SearchSearch, CallEffect::Read);
@@ -136,7 +136,8 @@ impl Host {
         let state = self.disk.0.lock().unwrap();
         let recorded = state.calls.values().cloned().collect();
         drop(state);
-        let lease = Lease { delivery: DeliveryId::from_text("dlv_1"), owner: "host".into(), attempt: 1 };
+        let lease =
+            Lease { delivery: DeliveryId::from_text("dlv_1"), tenant: "acme".into(), owner: "host".into(), attempt: 1 };
         let log = CallLog::new(self.disk.clone(), lease, recorded);
         let spec_of = |import| ALL_SPECS.into_iter().find(|spec| spec.import == import).copied();
         Arc::new(log.start(Name::from("test"), self.limits, spec_of, progress))
@@ -878,6 +879,10 @@ impl Journal for Disk {
     }
 
     fn backlog(&self, _: &Name) -> Backlog {
+        unimplemented!()
+    }
+
+    fn usage(&self) -> Vec<TenantUsage> {
         unimplemented!()
     }
 

@@ -11,7 +11,7 @@ use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_storage::error::StorageError;
 use modhost_storage::journal::{
     AttemptReport, Backlog, Call, Claim, Claimed, CommitHandle, Details, Disposition, Due, Filter, Heartbeat, Journal,
-    Lane, Lease, Memory, NewDelivery, Recorded, Result, Retention, Summary, Totals,
+    Lane, Lease, Memory, NewDelivery, Recorded, Result, Retention, Summary, TenantUsage, Totals,
 };
 
 /// An operation of the journal.
@@ -198,6 +198,10 @@ impl Journal for GatedJournal {
 
     fn backlog(&self, tenant: &Name) -> Backlog {
         self.memory.backlog(tenant)
+    }
+
+    fn usage(&self) -> Vec<TenantUsage> {
+        self.memory.usage()
     }
 
     async fn due(&self, limit: u32) -> Result<Vec<Due>> {

@@ -25,7 +25,7 @@ use modhost_core::clock::{Clock, ManualClock};
 use modhost_core::event::event_filter::{EventFilter, NamePattern, Path};
 use modhost_core::event::{DeliveryId, Event, Header, Name};
 use modhost_core::limits::{LimitAmounts, Limits};
-use modhost_storage::journal::{Backlog, Details, Journal, Memory, Retention, State};
+use modhost_storage::journal::{Backlog, Details, Journal, Memory, Retention, State, TenantLimits};
 use modhost_storage::keyvalue::DryRunStore;
 
 use super::{Accepted, DispatchSettings, Dispatcher, Refused, RouteSpec, TenantSpec, lock};
@@ -141,7 +141,13 @@ impl TestHost {
             concurrency: setup.concurrency,
             max_deliveries: setup.max_deliveries,
             guest_memory: u64::MAX,
-            retention: Retention { completed: NEVER, dead: NEVER, ids: NEVER, max_bytes: None },
+            retention: Retention {
+                completed: NEVER,
+                dead: NEVER,
+                ids: NEVER,
+                max_bytes: None,
+                tenant_limits: TenantLimits::new(),
+            },
             owner: OWNER.into(),
             sweep_every: setup.sweep_every,
             removal_grace: Duration::ZERO,
@@ -163,6 +169,7 @@ impl TestHost {
             max_deliveries: tenant.max_deliveries,
             events_per_second: None,
             total_memory: None,
+            total_journal: None,
             ceilings: LimitAmounts::default(),
             is_removed: false,
         });

@@ -1,7 +1,7 @@
 //! The calls of deliveries. A large answer is stored once and shared by all calls that received it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
 use rusqlite::{OptionalExtension, params};
 use sha2::{Digest, Sha256};
@@ -10,15 +10,25 @@ use tokio::sync::oneshot;
 use super::schema::JOURNAL;
 use super::store::{Fault, Store};
 use crate::error::StorageError;
+use crate::journal::usage::{CALL_BYTES, Part, call_bytes};
 use crate::journal::{Call, JournalError, Lease, Result};
 use crate::sqlite::Job;
 use modhost_core::clock::to_millis;
+use modhost_core::event::Name;
+use modhost_core::fair_share;
+use modhost_core::sync::lock;
 
 /// Answers larger than this are shared, in bytes.
 const MIN_LARGE_ANSWER: usize = 8 * 1024;
 
-/// Maximum size of the calls that are queued for writing, in bytes.
+/// Maximum size of the calls that are queued for writing, of all tenants together, in bytes. Each tenant may use a share.
 const MAX_PENDING_BYTES: usize = 64 * 1024 * 1024;
+
+/// The size counted at least for a queued change, in bytes, so that the number of changes is limited, too.
+const MIN_PENDING_BYTES: usize = 16 * 1024;
+
+/// Maximum number of queued changes that are counted with [`MIN_PENDING_BYTES`].
+pub(super) const MAX_PENDING_CALLS: usize = MAX_PENDING_BYTES / MIN_PENDING_BYTES;
 
 /// A change of a delivery's calls.
 pub(super) enum Change {
@@ -46,17 +56,24 @@ pub(super) struct Unwritten {
     error: JournalError,
 }
 
-/// The size of the calls that are queued for writing, in bytes.
+/// The size of the calls that are queued for writing.
 #[derive(Clone, Default)]
-pub(super) struct PendingBytes(Arc<AtomicUsize>);
+pub(super) struct PendingBytes(Arc<Mutex<Pending>>);
+
+#[derive(Default)]
+struct Pending {
+    total: usize,
+    /// Of each tenant with queued calls.
+    tenants: HashMap<Name, usize>,
+}
 
 impl PendingBytes {
-    /// Creates the job of a change and adds its size. A single change of any size is accepted.
+    /// Creates the job of a change and adds its size. A tenant may queue a single change of any size.
     ///
     /// # Errors
     ///
-    /// [`StorageErrorKind::Full`](crate::error::StorageErrorKind::Full) if the queued calls would exceed
-    /// [`MAX_PENDING_BYTES`].
+    /// [`StorageErrorKind::Full`](crate::error::StorageErrorKind::Full) if the tenant's queued calls would exceed its share
+    /// of [`MAX_PENDING_BYTES`].
     pub(super) fn job(
         &self,
         lease: &Lease,
@@ -71,14 +88,35 @@ impl PendingBytes {
             }
             Change::Forget(_) => (0, None),
         };
-        let before = self.0.fetch_add(bytes, Ordering::Relaxed);
-        // Created before the check: dropping the job subtracts its bytes again.
-        let job = CallJob { lease: lease.clone(), change, hash, bytes, pending: self.clone(), done: Some(done) };
-        if before > 0 && before + bytes > MAX_PENDING_BYTES {
-            let detail = format!("{before} bytes of calls are already waiting to be written; try again later");
+        let bytes = bytes.max(MIN_PENDING_BYTES);
+        self.add(&lease.tenant, bytes)?;
+        Ok(CallJob { lease: lease.clone(), change, hash, bytes, pending: self.clone(), done: Some(done) })
+    }
+
+    fn add(&self, tenant: &Name, bytes: usize) -> std::result::Result<(), StorageError> {
+        let mut pending = lock(&self.0);
+        let before = pending.tenants.get(tenant).copied().unwrap_or_default();
+        let (total, own) = (pending.total.saturating_add(bytes), before.saturating_add(bytes));
+        if before > 0 && !fair_share::allows(MAX_PENDING_BYTES as u64, total as u64, own as u64) {
+            let detail = format!(
+                "{before} bytes of calls of tenant {tenant} are already waiting to be written; try again later"
+            );
             return Err(StorageError::full(JOURNAL.name, detail));
         }
-        Ok(job)
+        pending.total = total;
+        pending.tenants.insert(tenant.clone(), own);
+        Ok(())
+    }
+
+    fn remove(&self, tenant: &Name, bytes: usize) {
+        let mut pending = lock(&self.0);
+        pending.total = pending.total.saturating_sub(bytes);
+        if let Some(own) = pending.tenants.get_mut(tenant) {
+            *own = own.saturating_sub(bytes);
+            if *own == 0 {
+                pending.tenants.remove(tenant);
+            }
+        }
     }
 }
 
@@ -95,7 +133,7 @@ pub(super) struct CallJob {
 
 impl Drop for CallJob {
     fn drop(&mut self) {
-        self.pending.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.pending.remove(&self.lease.tenant, self.bytes);
     }
 }
 
@@ -103,7 +141,7 @@ impl Job<Store> for CallJob {
     fn run(&mut self, store: &mut Store) -> std::result::Result<(), Fault> {
         let Lease { delivery, attempt, .. } = &self.lease;
         // Fencing: an attempt without the lease must not change the calls of another attempt.
-        let Some(seq) = store.leased_seq(&self.lease)? else {
+        let Some((seq, lane)) = store.leased(&self.lease)? else {
             return Err(Fault::Refused(JournalError::LeaseLost(delivery.clone())));
         };
         match &self.change {
@@ -112,10 +150,12 @@ impl Job<Store> for CallJob {
                 if let Some(unwritten) = store.unwritten.get(delivery).filter(|it| it.attempt == *attempt) {
                     return Err(Fault::Refused(unwritten.error.clone()));
                 }
-                store.write_call(seq, call, self.hash.as_ref())?;
+                let added = store.write_call(seq, call, self.hash.as_ref())?;
+                store.usage.add_to_lane(lane, Part::Unfinished, added);
             }
             Change::Forget(from) => {
-                store.forget_calls(seq, *from)?;
+                let forgotten = store.forget_calls(seq, *from)?;
+                store.usage.add_to_lane(lane, Part::Unfinished, -forgotten);
                 // If the unwritten call is forgotten as well, the gap is closed. If this transaction is
                 // rolled back, this job fails and `finish` records the gap again.
                 store.unwritten.retain(|known, it| known != delivery || it.number < *from);
@@ -146,25 +186,34 @@ impl Store {
         }
     }
 
-    fn write_call(&self, seq: i64, call: &Call, hash: Option<&[u8; 32]>) -> rusqlite::Result<()> {
+    /// Writes a call. Returns by how much the size of the delivery's calls grows.
+    fn write_call(&self, seq: i64, call: &Call, hash: Option<&[u8; 32]>) -> rusqlite::Result<i64> {
         let large = match (hash, &call.answer) {
             (Some(hash), Some(answer)) => Some(self.store_large(hash, answer)?),
             _ => None,
         };
         let small = if large.is_some() { None } else { call.answer.as_deref() };
-        let known = "SELECT rowid, large FROM calls WHERE delivery = ?1 AND number = ?2";
-        let known: Option<(i64, Option<i64>)> =
-            self.sql(known)?.query_row(params![seq, call.number], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        let added = call_bytes(call).cast_signed();
+        let known = "SELECT c.rowid, c.large, ?3 + octet_length(c.import) + length(c.arguments) \
+                     + coalesce(length(c.answer), length(a.answer), 0) \
+                     FROM calls c LEFT JOIN large_answers a ON a.id = c.large WHERE c.delivery = ?1 AND c.number = ?2";
+        let values = params![seq, call.number, CALL_BYTES.cast_signed()];
+        let known: Option<(i64, Option<i64>, i64)> =
+            self.sql(known)?.query_row(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
         let at = to_millis(call.at);
-        let Some((row, replaced)) = known else {
+        let Some((row, replaced, removed)) = known else {
             let sql = "INSERT INTO calls (delivery, number, import, arguments, at, large, answer) \
                        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
             let values = params![seq, call.number, call.import.as_str(), &call.arguments[..], at, large, small];
-            return self.sql(sql)?.execute(values).map(drop);
+            self.sql(sql)?.execute(values)?;
+            return Ok(added);
         };
         let sql = "UPDATE calls SET import = ?2, arguments = ?3, at = ?4, large = ?5, answer = ?6 WHERE rowid = ?1";
         self.sql(sql)?.execute(params![row, call.import.as_str(), &call.arguments[..], at, large, small])?;
-        replaced.map_or(Ok(()), |large| self.release_large(large))
+        if let Some(large) = replaced {
+            self.release_large(large)?;
+        }
+        Ok(added - removed)
     }
 
     /// Returns the id of a large answer, and stores the answer if it is new.
@@ -182,11 +231,14 @@ impl Store {
         self.sql(sql)?.execute([large]).map(drop)
     }
 
-    /// Removes the calls of a delivery from a number on, and the large answers that no call refers to any more.
-    pub(super) fn forget_calls(&self, seq: i64, from: u32) -> rusqlite::Result<()> {
+    /// Removes the calls of a delivery from a number on, and the large answers that no call refers to any more. Returns
+    /// the size of the calls.
+    pub(super) fn forget_calls(&self, seq: i64, from: u32) -> rusqlite::Result<i64> {
+        let bytes = self.calls_bytes(seq, from)?;
         let sql = "SELECT large FROM calls WHERE delivery = ?1 AND number >= ?2 AND large IS NOT NULL";
         let large = super::claim::numbers(self.sql(sql)?, params![seq, from])?;
         self.sql("DELETE FROM calls WHERE delivery = ?1 AND number >= ?2")?.execute(params![seq, from])?;
-        large.into_iter().try_for_each(|large| self.release_large(large))
+        large.into_iter().try_for_each(|large| self.release_large(large))?;
+        Ok(bytes)
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rusqlite::{CachedStatement, params};
 
+use super::column::NameColumn;
 use super::delivery_row::DeliveryRow;
 use super::record::{StoredEvent, event_columns};
 use super::store::Store;
@@ -97,7 +98,7 @@ impl Store {
         self.sql(sql)?.query_row([row.seq], |row| {
             let delivery = DeliveryId::from_text(row.get::<_, String>(0)?);
             Ok(ClaimedRow {
-                lease: Lease { delivery, owner: claim.owner.clone(), attempt },
+                lease: Lease { delivery, tenant: claim.tenant.clone(), owner: claim.owner.clone(), attempt },
                 module: claim.module.clone(),
                 event: StoredEvent::read(row, 1)?,
                 earlier_attempts,
@@ -136,11 +137,14 @@ impl Store {
             }
         }
         let known: HashSet<&Lease> = running.iter().collect();
-        let mut held = self.sql("SELECT id, attempt FROM deliveries WHERE state = 'running' AND owner = ?1")?;
+        let sql = "SELECT d.id, d.attempt, l.tenant FROM deliveries d JOIN lanes l ON l.id = d.lane \
+                   WHERE d.state = 'running' AND d.owner = ?1";
+        let mut held = self.sql(sql)?;
         let mut rows = held.query([&**owner])?;
         while let Some(row) = rows.next()? {
             let delivery = DeliveryId::from_text(row.get::<_, String>(0)?);
-            let lease = Lease { delivery, owner: owner.clone(), attempt: row.get(1)? };
+            let NameColumn(tenant) = row.get(2)?;
+            let lease = Lease { delivery, tenant, owner: owner.clone(), attempt: row.get(1)? };
             if !known.contains(&lease) {
                 heartbeat.unknown.push(lease);
             }

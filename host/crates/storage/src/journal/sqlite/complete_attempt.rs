@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use rusqlite::params;
 
 use super::store::{Fault, Store};
+use crate::journal::usage::{Part, attempt_bytes};
 use crate::journal::{AttemptReport, Disposition, JournalError, Lease, State};
 use modhost_core::clock::{to_millis, to_millis_rounded_up};
 use modhost_core::event::DeliveryId;
@@ -23,6 +24,8 @@ impl Store {
             return Err(Fault::Refused(JournalError::LeaseLost(lease.delivery.clone())));
         };
         self.write_attempt(row.seq, lease, report, log, now)?;
+        let bytes = attempt_bytes(&report.outcome, log).cast_signed();
+        self.usage.add_to_lane(row.lane, Part::Unfinished, bytes);
         row.version.clone_from(&report.version);
         let (state, reason) = match next {
             Disposition::Completed => (State::Completed, None),
@@ -67,7 +70,8 @@ impl Store {
     pub(super) fn resend(&mut self, delivery: &DeliveryId, fresh: bool, now: i64) -> rusqlite::Result<bool> {
         let Some(mut row) = self.row(delivery)?.filter(|row| row.state.is_final()) else { return Ok(false) };
         if fresh {
-            self.forget_calls(row.seq, 0)?;
+            let forgotten = self.forget_calls(row.seq, 0)?;
+            self.usage.add_to_lane(row.lane, Part::Ended, -forgotten);
         }
         row.blocked = match &row.chat {
             Some(chat) => self.chat_is_busy(row.lane, chat)?,

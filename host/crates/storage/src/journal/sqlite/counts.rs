@@ -6,7 +6,9 @@ use std::sync::{Mutex, MutexGuard};
 use rusqlite::Connection;
 
 use super::column::NameColumn;
-use crate::journal::{Backlog, Lane, State};
+use super::tenant_usages;
+use crate::journal::usage::{PartBytes, Usage};
+use crate::journal::{Backlog, Lane, State, TenantUsage};
 use modhost_core::event::Name;
 use modhost_core::sync::lock;
 
@@ -18,6 +20,9 @@ struct Counted {
     lanes: BTreeMap<i64, LaneCounts>,
     /// The number of waiting and running deliveries of each tenant that has any.
     unfinished: HashMap<Name, u64>,
+    /// The sum of `unfinished`.
+    all_unfinished: u64,
+    usage: Usage,
 }
 
 struct LaneCounts {
@@ -77,13 +82,17 @@ impl Counts {
             *unfinished.entry(lane.tenant.clone()).or_default() += lane.unfinished();
         }
         unfinished.retain(|_, count| *count > 0);
-        Ok(Self(Mutex::new(Counted { lanes, unfinished })))
+        let (all_unfinished, usage) = (unfinished.values().sum(), tenant_usages::read(connection)?);
+        Ok(Self(Mutex::new(Counted { lanes, unfinished, all_unfinished, usage })))
     }
 
     /// Applies the changes of a committed transaction.
-    pub(super) fn apply(&self, tallies: impl Iterator<Item = Tally>) {
+    pub(super) fn apply(&self, tallies: impl Iterator<Item = Tally>, used: BTreeMap<Name, PartBytes>) {
         let mut counted = self.lock();
-        let Counted { lanes, unfinished } = &mut *counted;
+        let Counted { lanes, unfinished, all_unfinished, usage } = &mut *counted;
+        for (tenant, bytes) in used {
+            usage.add(&tenant, bytes);
+        }
         for tally in tallies {
             match tally {
                 Tally::Lane { id, tenant, module } => {
@@ -102,6 +111,7 @@ impl Counts {
                     if now != before {
                         let count = unfinished.entry(lane.tenant.clone()).or_default();
                         *count = (*count + now).saturating_sub(before);
+                        *all_unfinished = (*all_unfinished + now).saturating_sub(before);
                         if *count == 0 {
                             unfinished.remove(&lane.tenant);
                         }
@@ -123,11 +133,20 @@ impl Counts {
         waiting.map(|(id, lane)| (*id, lane.tenant.clone(), lane.module.clone())).collect()
     }
 
-    /// Returns the number of waiting and running deliveries of the host and of a tenant.
+    /// Returns the number and size of the unfinished deliveries of the host and of a tenant.
     pub(super) fn backlog(&self, tenant: &Name) -> Backlog {
         let counted = self.lock();
-        let host = counted.unfinished.values().sum();
-        Backlog { host, tenant: counted.unfinished.get(tenant).copied().unwrap_or_default() }
+        Backlog {
+            host: counted.all_unfinished,
+            tenant: counted.unfinished.get(tenant).copied().unwrap_or_default(),
+            host_bytes: counted.usage.all().unfinished(),
+            tenant_bytes: counted.usage.of(tenant).unfinished(),
+        }
+    }
+
+    /// Returns what each tenant uses.
+    pub(super) fn usage(&self) -> Vec<TenantUsage> {
+        self.lock().usage.report()
     }
 
     /// Returns the lanes with waiting deliveries, and their number.

@@ -3,6 +3,7 @@
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::store::Store;
+use crate::journal::usage::Part;
 use crate::journal::{Lease, State};
 use modhost_core::event::DeliveryId;
 
@@ -80,11 +81,12 @@ impl Store {
         self.sql(sql)?.query_row(values, read_row).optional()
     }
 
-    /// Returns the sequence number of a delivery, if the lease is held.
-    pub(super) fn leased_seq(&self, lease: &Lease) -> rusqlite::Result<Option<i64>> {
-        let sql = "SELECT seq FROM deliveries WHERE id = ?1 AND state = 'running' AND owner = ?2 AND attempt = ?3";
+    /// Returns the sequence number and the lane of a delivery, if the lease is held.
+    pub(super) fn leased(&self, lease: &Lease) -> rusqlite::Result<Option<(i64, i64)>> {
+        let sql =
+            "SELECT seq, lane FROM deliveries WHERE id = ?1 AND state = 'running' AND owner = ?2 AND attempt = ?3";
         let values = params![lease.delivery.as_str(), &*lease.owner, lease.attempt];
-        self.sql(sql)?.query_row(values, |row| row.get(0)).optional()
+        self.sql(sql)?.query_row(values, |row| Ok((row.get(0)?, row.get(1)?))).optional()
     }
 
     /// Moves a delivery to a state and writes its row; `at` is in milliseconds since 1970. When the first delivery of a
@@ -110,6 +112,9 @@ impl Store {
         let sql = "INSERT INTO changes (delivery, number, at, state, reason) VALUES (?1, ?2, ?3, ?4, ?5)";
         self.sql(sql)?.execute(params![row.seq, row.changes, at, state, reason])?;
         self.count(row.lane, Some(before), Some(state));
+        if before.is_final() != state.is_final() {
+            self.move_usage(row.seq, row.event, row.lane, Part::of_delivery(state.is_final()))?;
+        }
         match &row.chat {
             Some(chat) if state.is_final() && was_first => self.release_next_of_chat(row.lane, chat),
             _ => Ok(()),

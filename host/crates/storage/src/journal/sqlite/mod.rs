@@ -18,6 +18,7 @@ mod reading;
 mod record;
 mod schema;
 mod store;
+mod tenant_usages;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,7 +33,7 @@ use self::schema::JOURNAL;
 use self::store::Store;
 use super::{
     AttemptReport, Backlog, Call, Claim, Claimed, CommitHandle, Details, Disposition, Due, Filter, Heartbeat, Journal,
-    Lane, Lease, NewDelivery, Recorded, Result, Retention, Summary, Totals,
+    Lane, Lease, NewDelivery, Recorded, Result, Retention, Summary, TenantUsage, Totals,
 };
 use crate::error::StorageError;
 use crate::sqlite::{Database, Readers, Writer, WriterLimits};
@@ -41,7 +42,7 @@ use modhost_core::event::{DeliveryId, Event, Name};
 pub use offline::OfflineJournal;
 
 /// The limits of the journal's writer.
-const LIMITS: WriterLimits = WriterLimits { queued: 4096, batch: 1024 };
+const LIMITS: WriterLimits = WriterLimits { queued: 2 * calls::MAX_PENDING_CALLS, batch: 1024 };
 
 /// The location of a journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -202,6 +203,10 @@ impl Journal for Sqlite {
     async fn drop_waiting(&self, delivery: &DeliveryId, reason: &str) -> Result<bool> {
         let (delivery, reason, now) = (delivery.clone(), reason.to_owned(), self.now());
         self.writer.ask(move |store| Ok(store.drop_waiting(&delivery, &reason, now)?)).await
+    }
+
+    fn usage(&self) -> Vec<TenantUsage> {
+        self.counts.usage()
     }
 
     async fn totals(&self) -> Result<Totals> {

@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
+use super::claim::numbers;
 use super::store::Store;
+use crate::journal::usage::{Part, id_bytes};
 use crate::journal::{Retention, State};
 use modhost_core::clock::whole_millis;
+use modhost_core::event::Name;
 
 /// Maximum time in a step for removing rows.
 const MAX_PURGE_TIME: Duration = Duration::from_millis(4);
@@ -20,47 +23,119 @@ const VACUUM_PAGES: u32 = 16;
 /// The number of free pages that the file keeps for later writes (1 MiB).
 const SPARE_PAGES: i64 = 256;
 
+macro_rules! oldest {
+    ($state:literal) => {
+        concat!(
+            "SELECT changed_at, seq FROM deliveries INDEXED BY deliveries_ended WHERE lane = ?1 ",
+            "AND state IN ('completed', 'dropped', 'dead') AND state = '",
+            $state,
+            "' ORDER BY changed_at, seq LIMIT 1"
+        )
+    };
+}
+
+/// The queries for the delivery of a lane that ended first in each final state. They name the states as the partial index
+/// does, because SQLite uses it only then.
+const OLDEST_COMPLETED: &str = oldest!("completed");
+const OLDEST_DROPPED: &str = oldest!("dropped");
+const OLDEST_DEAD: &str = oldest!("dead");
+
+/// The progress of one call of [`Store::purge`].
+struct Step {
+    began: Instant,
+    /// The number of deliveries and ids removed.
+    removed: u64,
+    /// Their maximum number.
+    batch: u64,
+}
+
+impl Step {
+    /// Returns whether the step has removed enough, or has taken long enough and removed something.
+    fn is_over(&self) -> bool {
+        self.removed >= self.batch || self.removed > 0 && self.began.elapsed() > MAX_PURGE_TIME
+    }
+}
+
 impl Store {
-    /// Removes ended deliveries and ids that are old enough, at most `batch` in all, and returns free pages to the
-    /// operating system. Returns the number of removed deliveries and ids.
+    /// Removes ended deliveries and ids that are old enough or for which there is no space, at most `batch` in all, and
+    /// returns free pages to the operating system. Returns the number of removed deliveries and ids.
     pub(super) fn purge(&mut self, keep: &Retention, now: i64, batch: u32) -> rusqlite::Result<u64> {
-        let began = Instant::now();
-        let mut removed = 0;
-        for (seq, too_old) in self.candidates(keep, now, batch)? {
-            if removed > 0 && began.elapsed() > MAX_PURGE_TIME {
+        let mut step = Step { began: Instant::now(), removed: 0, batch: u64::from(batch) };
+        for seq in self.too_old(keep, now, batch)? {
+            if step.is_over() {
                 break;
             }
-            if too_old || self.is_too_large(keep)? {
-                self.remove(seq)?;
-                removed += 1;
-            }
+            self.remove(seq)?;
+            step.removed += 1;
         }
-        removed += self.forget_ids(now.saturating_sub(whole_millis(keep.ids)), u64::from(batch) - removed)?;
+        self.free_space(keep, &mut step)?;
+        self.forget_old_ids(now.saturating_sub(whole_millis(keep.ids)), &mut step)?;
         self.shrink()?;
-        Ok(removed)
+        Ok(step.removed)
     }
 
-    /// Returns deliveries that may be removed, in the order they ended, and for each whether it is too old.
-    fn candidates(&self, keep: &Retention, now: i64, batch: u32) -> rusqlite::Result<Vec<(i64, bool)>> {
+    /// Returns deliveries that are old enough to be removed, in the order they ended.
+    fn too_old(&self, keep: &Retention, now: i64, batch: u32) -> rusqlite::Result<Vec<i64>> {
         let sql = "SELECT changed_at, seq FROM deliveries WHERE state = ?1 AND changed_at < ?2 \
                    ORDER BY changed_at, seq LIMIT ?3";
-        let too_large = self.is_too_large(keep)?;
-        let mut candidates: Vec<(i64, i64, bool)> = Vec::new();
+        let mut too_old: Vec<(i64, i64)> = Vec::new();
         for (state, kept) in
             [(State::Completed, keep.completed), (State::Dropped, keep.completed), (State::Dead, keep.dead)]
         {
-            let too_old = now.saturating_sub(whole_millis(kept));
-            let before = if too_large { i64::MAX } else { too_old };
+            let before = now.saturating_sub(whole_millis(kept));
             let mut statement = self.sql(sql)?;
             let mut rows = statement.query(params![state, before, batch])?;
             while let Some(row) = rows.next()? {
-                let ended: i64 = row.get(0)?;
-                candidates.push((ended, row.get(1)?, ended < too_old));
+                too_old.push((row.get(0)?, row.get(1)?));
             }
         }
-        candidates.sort_unstable();
-        candidates.truncate(batch as usize);
-        Ok(candidates.into_iter().map(|(_, seq, too_old)| (seq, too_old)).collect())
+        too_old.sort_unstable();
+        Ok(too_old.into_iter().map(|(_, seq)| seq).take(batch as usize).collect())
+    }
+
+    /// Removes records of tenants that are above their limit, and, while the file is too large, of the tenant that uses
+    /// most.
+    fn free_space(&mut self, keep: &Retention, step: &mut Step) -> rusqlite::Result<()> {
+        while !step.is_over() {
+            let is_too_large = self.is_too_large(keep)?;
+            let next = self.usage.usage().next_to_remove(&keep.tenant_limits, keep.max_bytes, is_too_large);
+            let removed = match next {
+                Some((tenant, Part::Ids)) => self.forget_ids(&tenant, i64::MAX, 1)?,
+                Some((tenant, _)) => match self.oldest_ended(&tenant)? {
+                    Some(seq) => {
+                        self.remove(seq)?;
+                        1
+                    }
+                    None => 0,
+                },
+                None => 0,
+            };
+            if removed == 0 {
+                break;
+            }
+            step.removed += removed;
+        }
+        Ok(())
+    }
+
+    /// Returns the tenant's delivery that ended first: a completed or dropped one if there is any, because a dead one may
+    /// be sent again.
+    fn oldest_ended(&self, tenant: &Name) -> rusqlite::Result<Option<i64>> {
+        let lanes = self.lanes_of(tenant);
+        for queries in [&[OLDEST_COMPLETED, OLDEST_DROPPED][..], &[OLDEST_DEAD]] {
+            let mut oldest: Option<(i64, i64)> = None;
+            for sql in queries {
+                let mut statement = self.sql(sql)?;
+                for lane in &lanes {
+                    let first = statement.query_row([lane], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+                    oldest = oldest.into_iter().chain(first).min();
+                }
+            }
+            if let Some((_, seq)) = oldest {
+                return Ok(Some(seq));
+            }
+        }
+        Ok(None)
     }
 
     /// Returns whether the file exceeds its maximum size, not counting free pages.
@@ -79,6 +154,7 @@ impl Store {
     /// delivery.
     fn remove(&mut self, seq: i64) -> rusqlite::Result<()> {
         let row = self.row_at(seq)?;
+        let mut bytes = self.delivery_bytes(seq)?;
         self.forget_calls(seq, 0)?;
         self.sql("DELETE FROM attempts WHERE delivery = ?1")?.execute([seq])?;
         self.sql("DELETE FROM changes WHERE delivery = ?1")?.execute([seq])?;
@@ -93,22 +169,42 @@ impl Store {
                            WHERE (id, source) = (SELECT id, source FROM events WHERE number = ?1) AND event = ?1";
                 self.sql(sql)?.execute([row.event])?;
             }
+            bytes += self.event_bytes(row.event)?;
             self.sql("DELETE FROM events WHERE number = ?1")?.execute([row.event])?;
+        }
+        self.usage.add_to_lane(row.lane, Part::Ended, -bytes);
+        Ok(())
+    }
+
+    /// Removes ids of events that were recorded before a time and whose deliveries are removed.
+    fn forget_old_ids(&mut self, before: i64, step: &mut Step) -> rusqlite::Result<()> {
+        let with_ids = self.usage.usage().tenants().filter(|(_, bytes)| bytes.get(Part::Ids) > 0);
+        let tenants: Vec<Name> = with_ids.map(|(tenant, _)| tenant.clone()).collect();
+        for tenant in tenants {
+            if step.removed >= step.batch {
+                return Ok(());
+            }
+            step.removed += self.forget_ids(&tenant, before, step.batch - step.removed)?;
+        }
+        if self.has_v1_keys && step.removed < step.batch {
+            let sql = "DELETE FROM known_before WHERE (id, source) IN (SELECT id, source FROM known_before \
+                       WHERE event IS NULL AND at < ?1 ORDER BY at LIMIT ?2)";
+            let limit = (step.batch - step.removed).cast_signed();
+            step.removed += self.sql(sql)?.execute(params![before, limit])? as u64;
         }
         Ok(())
     }
 
-    /// Removes up to `limit` ids of events that were recorded before a time and whose deliveries are removed.
-    fn forget_ids(&self, before: i64, limit: u64) -> rusqlite::Result<u64> {
+    /// Removes up to `limit` ids of a tenant, oldest first, that were recorded before a time and whose deliveries are
+    /// removed. Returns their number.
+    fn forget_ids(&mut self, tenant: &Name, before: i64, limit: u64) -> rusqlite::Result<u64> {
         let sql = "DELETE FROM known_events WHERE (id, source, tenant) IN (SELECT id, source, tenant FROM known_events \
-                   WHERE event IS NULL AND at < ?1 ORDER BY at LIMIT ?2)";
-        let mut removed = self.sql(sql)?.execute(params![before, limit.cast_signed()])? as u64;
-        if self.has_v1_keys && removed < limit {
-            let sql = "DELETE FROM known_before WHERE (id, source) IN (SELECT id, source FROM known_before \
-                       WHERE event IS NULL AND at < ?1 ORDER BY at LIMIT ?2)";
-            removed += self.sql(sql)?.execute(params![before, (limit - removed).cast_signed()])? as u64;
-        }
-        Ok(removed)
+                   INDEXED BY known_events_by_tenant WHERE tenant = ?1 AND event IS NULL AND at < ?2 \
+                   ORDER BY at LIMIT ?3) RETURNING octet_length(id)";
+        let lengths = numbers(self.sql(sql)?, params![tenant.as_str(), before, limit.cast_signed()])?;
+        let bytes = lengths.iter().map(|length| id_bytes("").cast_signed() + length).sum::<i64>();
+        self.usage.add(tenant, Part::Ids, -bytes);
+        Ok(lengths.len() as u64)
     }
 
     /// Returns free pages to the operating system, for at most [`MAX_SHRINK_TIME`].

@@ -5,6 +5,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::column::NameColumn;
 use super::store::Store;
+use crate::journal::usage::{Part, id_bytes, recorded_bytes};
 use crate::journal::{NewDelivery, Recorded, State};
 use modhost_core::event::{Event, Header};
 
@@ -22,7 +23,9 @@ impl Store {
         if self.sql(sql)?.execute(values)? == 0 {
             return Ok(Recorded::Duplicate);
         }
+        self.usage.add(&event.tenant, Part::Ids, id_bytes(&event.id).cast_signed());
         if let Some(number) = number {
+            self.usage.add(&event.tenant, Part::Unfinished, recorded_bytes(event, deliveries.len()).cast_signed());
             self.write_event(number, event, at)?;
             for delivery in deliveries {
                 self.write_delivery(number, event, delivery, at)?;

@@ -3,8 +3,12 @@
 use crate::sqlite::{DatabaseKind, MARK};
 
 /// The journal's file. Its application id is `mdhj` in ASCII.
-pub(super) const JOURNAL: DatabaseKind =
-    DatabaseKind { name: "journal", file: "journal.sqlite", application_id: 0x6d64_686a, migrations: &[V1, V2, MARK] };
+pub(super) const JOURNAL: DatabaseKind = DatabaseKind {
+    name: "journal",
+    file: "journal.sqlite",
+    application_id: 0x6d64_686a,
+    migrations: &[V1, V2, MARK, V4],
+};
 
 /// The first version. Foreign keys only document the tables; SQLite does not enforce them, because the writer maintains
 /// them.
@@ -141,4 +145,45 @@ CREATE TABLE known_events (
     PRIMARY KEY (id, source, tenant)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX known_events_by_age ON known_events (at) WHERE event IS NULL;
+";
+
+/// Adds what each tenant uses, and the indexes by which a single tenant's records are removed. The constants are those of
+/// the module `usage` when this version was released.
+const V4: &str = "
+-- The bytes of each tenant's records: of unfinished deliveries and their events, of ended ones, and of the ids of events.
+CREATE TABLE tenant_usage (
+    tenant     TEXT PRIMARY KEY,
+    unfinished INTEGER NOT NULL,
+    ended      INTEGER NOT NULL,
+    ids        INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO tenant_usage
+SELECT tenant,
+       coalesce(sum(bytes) FILTER (WHERE part = 'unfinished'), 0),
+       coalesce(sum(bytes) FILTER (WHERE part = 'ended'), 0),
+       coalesce(sum(bytes) FILTER (WHERE part = 'id'), 0)
+FROM (
+    SELECT l.tenant AS tenant, iif(d.state IN ('waiting', 'running'), 'unfinished', 'ended') AS part,
+           512
+           + coalesce((SELECT sum(64 + octet_length(c.import) + length(c.arguments)
+                                  + coalesce(length(c.answer), length(a.answer), 0))
+                       FROM calls c LEFT JOIN large_answers a ON a.id = c.large WHERE c.delivery = d.seq), 0)
+           + coalesce((SELECT sum(256 + octet_length(outcome) + octet_length(log))
+                       FROM attempts WHERE delivery = d.seq), 0) AS bytes
+    FROM deliveries d JOIN lanes l ON l.id = d.lane
+    UNION ALL
+    SELECT e.tenant,
+           iif(EXISTS (SELECT 1 FROM deliveries d WHERE d.event = e.number AND d.state IN ('waiting', 'running')),
+               'unfinished', 'ended'),
+           256 + length(e.body)
+    FROM events e
+    UNION ALL
+    SELECT tenant, 'id', 128 + octet_length(id) FROM known_events
+)
+GROUP BY tenant;
+
+CREATE INDEX deliveries_ended ON deliveries (lane, state, changed_at) WHERE state IN ('completed', 'dropped', 'dead');
+DROP INDEX known_events_by_age;
+CREATE INDEX known_events_by_tenant ON known_events (tenant, at) WHERE event IS NULL;
 ";

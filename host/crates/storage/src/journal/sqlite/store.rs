@@ -10,6 +10,7 @@ use rusqlite::{CachedStatement, params};
 use super::calls::Unwritten;
 use super::checkpoint::Checkpoints;
 use super::counts::{Counts, Tally};
+use super::tenant_usages::TenantUsages;
 use crate::error::StorageError;
 use crate::journal::{JournalError, State};
 use crate::sqlite::{DirectoryLock, WriteConnection, WriteStore};
@@ -27,6 +28,8 @@ pub(super) struct Store {
     /// Whether the journal contains events that were recorded when the tenant was not part of an event's key yet.
     pub(super) has_v1_keys: bool,
     lanes: HashMap<(Name, Name), i64>,
+    /// What each tenant uses, with the changes of the open transaction.
+    pub(super) usage: TenantUsages,
     /// The largest committed id of a lane.
     last_lane: i64,
     counts: Arc<Counts>,
@@ -54,6 +57,7 @@ impl Store {
         Ok(Self {
             next_event: next("SELECT max(number) FROM events")?,
             next_seq: next("SELECT max(seq) FROM deliveries")?,
+            usage: TenantUsages::load(&connection, &lanes)?,
             last_lane: lanes.values().copied().max().unwrap_or(0),
             has_v1_keys: super::record::has_v1_keys(&connection)?,
             connection,
@@ -104,6 +108,11 @@ impl Store {
         self.lanes.get(&(tenant.clone(), module.clone())).copied()
     }
 
+    /// Returns the ids of a tenant's lanes.
+    pub(super) fn lanes_of(&self, tenant: &Name) -> Vec<i64> {
+        self.lanes.iter().filter(|((name, _), _)| name == tenant).map(|(_, id)| *id).collect()
+    }
+
     /// Returns the id of a lane, and creates the lane if necessary.
     pub(super) fn lane(&mut self, tenant: &Name, module: &Name) -> rusqlite::Result<i64> {
         if let Some(id) = self.known_lane(tenant, module) {
@@ -113,6 +122,7 @@ impl Store {
         let id = self.lanes.values().copied().max().unwrap_or(0) + 1;
         self.sql(sql)?.execute(params![id, tenant.as_str(), module.as_str()])?;
         self.lanes.insert((tenant.clone(), module.clone()), id);
+        self.usage.add_lane(id, tenant);
         self.tallies.push(Tally::Lane { id, tenant: tenant.clone(), module: module.clone() });
         Ok(id)
     }
@@ -125,18 +135,23 @@ impl WriteStore for Store {
         &mut self.connection
     }
 
+    fn before_commit(&mut self) -> rusqlite::Result<()> {
+        self.usage.write(&self.connection)
+    }
+
     fn on_commit(&mut self) {
         for tally in &self.tallies {
             if let Tally::Lane { id, .. } = tally {
                 self.last_lane = self.last_lane.max(*id);
             }
         }
-        self.counts.apply(self.tallies.drain(..));
+        self.counts.apply(self.tallies.drain(..), self.usage.commit());
     }
 
     /// Discards the changes of the transaction. The numbers it assigned stay unused.
     fn on_rollback(&mut self) {
         self.tallies.clear();
+        self.usage.roll_back();
         let last_lane = self.last_lane;
         self.lanes.retain(|_, id| *id <= last_lane);
     }
