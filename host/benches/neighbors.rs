@@ -1,8 +1,8 @@
-//! Measures what a hostile tenant costs the others on the same host: how long a quiet tenant's event takes to its
+//! Measures what hostile tenants cost the others on the same host: how long a quiet tenant's event takes to its
 //! acknowledgement and to its reply, without an attack, beside each attack, and beside all of them.
 //!
-//! `cargo bench --bench neighbors` takes about two minutes. The hostile tenant has a valid secret and a module of its
-//! own. Everything runs on one machine, so the load generator and the platform take CPU time as well.
+//! `cargo bench --bench neighbors` takes about two minutes. Each attack has a tenant of its own, with a valid secret, and
+//! the hostile tenants share a module. Everything runs on one machine, so the load generator and the platform take CPU time as well.
 
 #[path = "end_to_end/figures.rs"]
 mod figures;
@@ -48,18 +48,19 @@ const SECRET: &str = "usig_benchmark";
 /// An attack: the text of the hostile tenant's events, and how many of them are unanswered at any time.
 struct Attack {
     name: &'static str,
+    tenant: &'static str,
     text: &'static str,
     concurrent: usize,
 }
 
 const ATTACKS: [Attack; 7] = [
-    Attack { name: "computes forever", text: "loop", concurrent: 64 },
-    Attack { name: "many events", text: "reply hello", concurrent: 64 },
-    Attack { name: "fails and is retried", text: "retry 0", concurrent: 64 },
-    Attack { name: "floods its log", text: "flood 20000", concurrent: 16 },
-    Attack { name: "stores large values", text: "kv-fill 1000000 key", concurrent: 16 },
-    Attack { name: "allocates memory", text: "allocate 64", concurrent: 16 },
-    Attack { name: "sleeps in many deliveries", text: "sleep 60000", concurrent: 512 },
+    Attack { name: "computes forever", tenant: "computes", text: "loop", concurrent: 64 },
+    Attack { name: "many events", tenant: "sends", text: "reply hello", concurrent: 64 },
+    Attack { name: "fails and is retried", tenant: "fails", text: "retry 0", concurrent: 64 },
+    Attack { name: "floods its log", tenant: "logs", text: "flood 20000", concurrent: 16 },
+    Attack { name: "stores large values", tenant: "stores", text: "kv-fill 1000000 key", concurrent: 16 },
+    Attack { name: "allocates memory", tenant: "allocates", text: "allocate 64", concurrent: 16 },
+    Attack { name: "sleeps in many deliveries", tenant: "sleeps", text: "sleep 60000", concurrent: 512 },
 ];
 
 /// The times of a scene.
@@ -91,7 +92,7 @@ fn main() -> anyhow::Result<()> {
     let client = modhost_platform::http_client()?;
     let load = Load { client, webhook: host.webhook.clone(), platform, number: Arc::default() };
 
-    let scenes: Vec<(&str, Vec<&Attack>)> = [("quiet", Vec::new())]
+    let scenes: Vec<(&str, Vec<&'static Attack>)> = [("quiet", Vec::new())]
         .into_iter()
         .chain(ATTACKS.iter().map(|attack| (attack.name, vec![attack])))
         .chain([("all at once", ATTACKS.iter().collect())])
@@ -150,10 +151,10 @@ struct Load {
 
 impl Load {
     /// Sends the quiet tenants' events for one scene, during some attacks.
-    async fn measure(&self, attacks: &[&Attack]) -> anyhow::Result<Times> {
+    async fn measure(&self, attacks: &[&'static Attack]) -> anyhow::Result<Times> {
         let stop = CancellationToken::new();
         for attack in attacks {
-            tokio::spawn(self.clone().attack(attack.text, attack.concurrent, stop.clone()));
+            tokio::spawn(self.clone().attack(attack, stop.clone()));
         }
         if !attacks.is_empty() {
             sleep(RUN_UP).await;
@@ -197,15 +198,15 @@ impl Load {
     }
 
     /// Keeps this many of the hostile tenant's events unanswered.
-    async fn attack(self, text: &'static str, concurrent: usize, stop: CancellationToken) {
-        let permits = Arc::new(Semaphore::new(concurrent));
+    async fn attack(self, attack: &'static Attack, stop: CancellationToken) {
+        let permits = Arc::new(Semaphore::new(attack.concurrent));
         let attacks = async {
             loop {
                 let Ok(permit) = permits.clone().acquire_owned().await else { return };
                 let (load, stop) = (self.clone(), stop.clone());
                 tokio::spawn(async move {
                     let _permit = permit;
-                    let Ok(message) = load.post("hostile", "Hostile", text).await else {
+                    let Ok(message) = load.post(attack.tenant, "Hostile", attack.text).await else {
                         return sleep(Duration::from_millis(20)).await;
                     };
                     while load.platform.replied(&message).is_none() && !stop.is_cancelled() {
@@ -312,8 +313,12 @@ impl Drop for Host {
 }
 
 fn settings(guest: &Path, api: SocketAddr) -> String {
-    let tenants = std::iter::once("hostile".to_owned()).chain((0..QUIET).map(|number| format!("quiet-{number}")));
-    let tenants: String = tenants
+    let hostile: Vec<&str> = ATTACKS.iter().map(|attack| attack.tenant).collect();
+    let quiet = (0..QUIET).map(|number| format!("quiet-{number}"));
+    let tenants: String = hostile
+        .iter()
+        .map(|name| (*name).to_owned())
+        .chain(quiet)
         .map(|name| {
             format!(
                 "[[tenant]]\nname = {name:?}\ncompanies = [{name:?}]\n[tenant.platform]\nkind = \"unique\"\n\
@@ -332,7 +337,7 @@ secrets = ["env:BENCH_SECRET"]
 [[module]]
 name = "Hostile"
 component = {guest:?}
-tenants = ["hostile"]
+tenants = {hostile:?}
 limits = {{ cpu = "2s", timeout = "10s", keyvalue = "1GiB", concurrency = 64 }}
 retry = {{ attempts = 3, first = "100ms", max = "1s" }}
 

@@ -128,6 +128,7 @@ fn delivery(number: usize, platform: Arc<dyn Platform>) -> Arc<Delivery> {
         call_log,
         limits: Limits::default(),
         tenant_memory: None,
+        tenant_log: None,
         salt: [0; 32],
     }))
 }

@@ -221,6 +221,7 @@ impl Sides {
             call_log,
             limits: Limits::default(),
             tenant_memory: None,
+            tenant_log: None,
             salt: [0; 32],
         }))
     }

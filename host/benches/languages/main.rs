@@ -141,6 +141,7 @@ fn new_delivery(event: &Arc<Event>, module: &Name) -> Arc<Delivery> {
         call_log: CallLog::disabled(DeliveryId::new(event, module)),
         limits: Limits::default(),
         tenant_memory: None,
+        tenant_log: None,
         salt: [0; 32],
     }))
 }

@@ -105,6 +105,7 @@ impl TestRun {
             call_log: call_log.with_answers(http::responder(test.answers.http.clone())),
             limits,
             tenant_memory: None,
+            tenant_log: None,
             salt,
         }));
         let ended = version.run(&delivery).await;

@@ -317,6 +317,7 @@ impl Dispatch {
             events_per_second: None,
             total_memory: None,
             total_journal: None,
+            log_rate: u32::MAX,
             ceilings: LimitAmounts::default(),
         };
         let (specs, routes) = (specs.collect(), routes.collect());

@@ -64,6 +64,7 @@ fn delivery_on(platform: Arc<dyn Platform>, number: usize, text: &str) -> Arc<De
         // limit.
         limits: Limits::default().with(Resource::Timeout, 2_000_000_000),
         tenant_memory: None,
+        tenant_log: None,
         salt: [0; 32],
     }))
 }

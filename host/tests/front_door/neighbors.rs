@@ -194,3 +194,27 @@ async fn flood_removes_the_history_of_no_other_tenant() {
     states.sort();
     assert_eq!(states, ["completed", "dead"]);
 }
+
+/// The log is shared, so a tenant's modules may only write to it so fast. The delivery keeps all its lines.
+#[tokio::test]
+async fn tenant_that_logs_too_fast_loses_lines_of_its_own() {
+    let host = two_tenants("[tenant.limits]\nlog_rate = \"1KiB\"", "").await;
+    post(&host, "alpha", "evt_flood", "Test", &format!("stdout {}", "alpha logs\n".repeat(100))).await;
+    host.logged(&["the tenant logs faster than its `limits.log_rate`", "tenant=alpha"]).await;
+    post(&host, "beta", "evt_beta", "Test", &format!("stdout {}beta is done", "beta logs\n".repeat(100))).await;
+    host.logged(&["beta is done"]).await;
+    assert_eq!(host.lines(&["beta logs"]), 100);
+    let lines = host.lines(&["alpha logs"]);
+    // Five seconds' worth, and what the bucket gained meanwhile.
+    assert!((20..60).contains(&lines), "{lines} lines of alpha");
+    let kept = until("alpha's delivery to end", async || {
+        let url = format!("{}/api/deliveries?tenant=alpha", host.admin);
+        let listed: Value = http().get(url).send().await.unwrap().json().await.unwrap();
+        let id = listed["deliveries"][0]["id"].as_str().unwrap().to_owned();
+        let url = format!("{}/api/deliveries/{id}", host.admin);
+        let delivery: Value = http().get(url).send().await.unwrap().json().await.unwrap();
+        let log = delivery["attempts_made"][0]["log"].as_array()?.iter();
+        Some(log.filter(|line| line["text"] == "alpha logs").count())
+    });
+    assert_eq!(kept.await, 100);
+}

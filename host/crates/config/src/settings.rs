@@ -158,6 +158,8 @@ pub struct TenantLimits {
     pub total_memory: Option<u64>,
     /// The maximum size of its records in the journal, in bytes, or `None` for only that of the whole journal.
     pub total_journal: Option<u64>,
+    /// What its modules may write to the host's log, in bytes per second. Default 1 MiB.
+    pub log_rate: u32,
     /// The upper bounds for each of its deliveries, whatever the module allows.
     pub delivery: LimitAmounts,
 }
@@ -316,6 +318,7 @@ impl Default for TenantLimits {
             events_per_second: None,
             total_memory: None,
             total_journal: None,
+            log_rate: 1 << 20,
             delivery: LimitAmounts::default(),
         }
     }

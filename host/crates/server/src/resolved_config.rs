@@ -337,6 +337,7 @@ fn tenant(
         events_per_second: tenant.limits.events_per_second,
         total_memory: tenant.limits.total_memory,
         total_journal: tenant.limits.total_journal,
+        log_rate: tenant.limits.log_rate,
         ceilings: tenant.limits.delivery,
         is_removed: active.is_removed(&SettingsPart::Tenant(tenant.name.clone())),
     })

@@ -40,6 +40,16 @@ pub(super) fn ceilings(table: Table<'_>) -> Ceilings {
     ceilings
 }
 
+/// Reads a size per second.
+fn rate(value: &Value<'_>) -> Option<u32> {
+    let bytes = value.size()?;
+    let rate = u32::try_from(bytes);
+    if rate.is_err() {
+        value.reject("`log_rate` is too large", r#"write at most "4095MiB", which is per second"#);
+    }
+    rate.ok()
+}
+
 /// Reads the optional `[tenant.limits]`. The ceilings apply even without it.
 pub(super) fn tenant(table: Option<Table<'_>>, ceilings: &Ceilings) -> TenantLimits {
     let default = TenantLimits::default();
@@ -51,6 +61,7 @@ pub(super) fn tenant(table: Option<Table<'_>>, ceilings: &Ceilings) -> TenantLim
         events_per_second: table.get("events_per_second").and_then(|value| value.count()),
         total_memory: table.get("total_memory").and_then(|value| value.size()),
         total_journal: table.get("total_journal").and_then(|value| value.size()),
+        log_rate: table.get("log_rate").and_then(|value| rate(&value)).unwrap_or(default.log_rate),
         delivery: amounts(&table, "[tenant.limits.http]", &ceilings.delivery),
     };
     table.finish();

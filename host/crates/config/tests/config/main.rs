@@ -129,6 +129,7 @@ fn shows_defaults_in_shipped_file() {
         "# guest_memory",
         "# total_memory",
         "# total_journal",
+        "# log_rate",
         "# memory = \"64MiB\"",
         "# memory = \"1GiB\"",
         "# timeout = \"10m\"",

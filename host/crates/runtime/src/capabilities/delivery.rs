@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
-use super::{CallSpec, DeliveryLog, TenantMemory, spec_of};
+use super::{CallSpec, DeliveryLog, TenantLog, TenantMemory, spec_of};
 use crate::call_log::{CallLog, InFlight, RecordedCall, Requested, UsageMeter};
 use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::limits::Limits;
@@ -57,6 +57,8 @@ pub struct AttemptContext {
     pub limits: Limits,
     /// The memory shared with the tenant's other deliveries, if the tenant has a memory limit.
     pub tenant_memory: Option<Arc<TenantMemory>>,
+    /// What the tenant's modules may write to the host's log; none: everything.
+    pub tenant_log: Option<Arc<TenantLog>>,
     /// The secret salt of random seeds: random numbers can't be guessed, and are the same in every attempt.
     pub salt: [u8; 32],
 }
@@ -108,12 +110,22 @@ impl Progress {
 impl Delivery {
     /// Creates the delivery for an attempt, and restores the progress of earlier attempts from the call log.
     pub fn new(begin: AttemptContext) -> Self {
-        let AttemptContext { event, module, attempt, platform, keyvalue, call_log, limits, tenant_memory, salt } =
-            begin;
+        let AttemptContext {
+            event,
+            module,
+            attempt,
+            platform,
+            keyvalue,
+            call_log,
+            limits,
+            tenant_memory,
+            tenant_log,
+            salt,
+        } = begin;
         let mut progress = Progress::default();
         let call_log = call_log.start(module.clone(), limits, spec_of, &mut progress);
         let id = call_log.delivery().clone();
-        let log = DeliveryLog::new(event.clone(), module.clone(), id.clone(), &limits);
+        let log = DeliveryLog::new(event.clone(), module.clone(), id.clone(), &limits, tenant_log);
         Self {
             id,
             event,

@@ -14,6 +14,8 @@ use modhost_core::sync::lock;
 use modhost_core::text::prefix;
 use modhost_storage::journal::LogLine;
 
+use super::TenantLog;
+
 /// Maximum length of a line, in bytes; longer lines are truncated.
 const MAX_LINE: usize = 4096;
 
@@ -37,6 +39,8 @@ struct Inner {
     module: Name,
     delivery: DeliveryId,
     event: Arc<Event>,
+    /// What the tenant may write to the host's log; none: everything.
+    tenant_log: Option<Arc<TenantLog>>,
     state: Mutex<State>,
     /// The unterminated line of each stream.
     unfinished: [Mutex<Vec<u8>>; 2],
@@ -64,7 +68,13 @@ pub enum Stream {
 
 impl DeliveryLog {
     /// Creates the log of an event's delivery to a module, within its limits.
-    pub fn new(event: Arc<Event>, module: Name, delivery: DeliveryId, limits: &Limits) -> Self {
+    pub fn new(
+        event: Arc<Event>,
+        module: Name,
+        delivery: DeliveryId,
+        limits: &Limits,
+        tenant_log: Option<Arc<TenantLog>>,
+    ) -> Self {
         let state = State {
             lines_left: limits.amount(Resource::LogLines),
             bytes_left: limits.amount(Resource::LogBytes),
@@ -73,7 +83,8 @@ impl DeliveryLog {
             kept: Vec::new(),
             kept_left: KEPT_BYTES,
         };
-        Self(Arc::new(Inner { module, delivery, event, state: Mutex::new(state), unfinished: Default::default() }))
+        let (state, unfinished) = (Mutex::new(state), Default::default());
+        Self(Arc::new(Inner { module, delivery, event, tenant_log, state, unfinished }))
     }
 
     /// Writes a text at a level, with the context the guest gave. Each line of the text becomes a log line of its own,
@@ -94,14 +105,18 @@ impl DeliveryLog {
         }
     }
 
-    /// Writes a line, unless a limit is reached. Returns whether it was written.
+    /// Writes a line, unless a limit is reached. Returns whether the delivery has room for it. If the tenant logs too fast,
+    /// the line is only kept with the delivery.
     fn line(&self, level: tracing::Level, context: &str, line: &str) -> bool {
         let (context, line) = (prefix(context, MAX_CONTEXT), prefix(line, MAX_LINE));
         if !self.reserve_line(context.len() + line.len()) {
             return false;
         }
         self.keep(level, context, line);
-        let Inner { module, delivery, event, .. } = &*self.0;
+        let Inner { module, delivery, event, tenant_log, .. } = &*self.0;
+        if tenant_log.as_ref().is_some_and(|log| !log.admits(&event.tenant, context.len() + line.len())) {
+            return true;
+        }
         let user = event.user_id.as_deref();
         match level {
             tracing::Level::ERROR => {

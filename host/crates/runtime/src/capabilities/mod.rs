@@ -17,6 +17,7 @@ mod message_log;
 mod messages;
 mod random;
 mod search;
+mod tenant_log;
 mod tenant_memory;
 mod types;
 
@@ -31,6 +32,7 @@ pub use clock::{MonotonicClock, WallClock};
 pub use delivery::{AttemptContext, Delivery, Progress, Reply, Step};
 pub use http::{HttpGrant, HttpGrants, redact as redact_http};
 pub use log::{DeliveryLog, LineStream, Stream};
+pub use tenant_log::TenantLog;
 pub use tenant_memory::{GuestMemory, TenantMemory};
 
 use completion::CompletionCapability;

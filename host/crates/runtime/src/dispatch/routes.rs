@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Refused;
-use crate::capabilities::{GuestMemory, TenantMemory};
+use crate::capabilities::{GuestMemory, TenantLog, TenantMemory};
 use modhost_core::backoff::RetryPolicy;
 use modhost_core::event::event_filter::{Candidate, EventFilter};
 use modhost_core::event::{DeliveryId, Event, Name};
@@ -27,6 +27,8 @@ pub struct TenantSpec {
     pub events_per_second: Option<u32>,
     /// Maximum total memory of its running deliveries, in bytes; none: only that of all tenants is limited.
     pub total_memory: Option<u64>,
+    /// What its modules may write to the host's log, in bytes per second.
+    pub log_rate: u32,
     /// Maximum size of its records in the journal, in bytes; none: only the size of the whole journal is limited.
     pub total_journal: Option<u64>,
     /// Upper bounds of the limits of its deliveries.
@@ -75,6 +77,7 @@ pub(super) struct Tenant {
     pub(super) total_journal: Option<u64>,
     pub(super) ceilings: LimitAmounts,
     pub(super) memory: Arc<TenantMemory>,
+    pub(super) log: Arc<TenantLog>,
     is_removed: bool,
     rate: Option<Arc<RateLimiter>>,
 }
@@ -105,10 +108,23 @@ impl Routes {
                 Some(tenant) if tenant.memory.limit() == spec.total_memory => tenant.memory.clone(),
                 _ => guest_memory.tenant(spec.total_memory),
             };
+            let log = match old_tenant {
+                Some(tenant) if tenant.log.bytes_per_second() == f64::from(spec.log_rate) => tenant.log.clone(),
+                _ => Arc::new(TenantLog::new(spec.log_rate)),
+            };
             let TenantSpec { name, platform, concurrency, max_deliveries, total_journal, ceilings, is_removed, .. } =
                 spec;
-            let tenant =
-                Tenant { platform, concurrency, max_deliveries, total_journal, ceilings, memory, is_removed, rate };
+            let tenant = Tenant {
+                platform,
+                concurrency,
+                max_deliveries,
+                total_journal,
+                ceilings,
+                memory,
+                log,
+                is_removed,
+                rate,
+            };
             (name, Arc::new(tenant))
         });
         Self { tenants: tenants.collect(), modules: modules.into_iter().map(Arc::new).collect(), apology }

@@ -205,6 +205,7 @@ async fn begin(inner: &Inner, claimed: &Claimed, tenant: &Tenant, route: &RouteS
         call_log,
         limits: route.limits.for_tenant(&tenant.ceilings),
         tenant_memory: Some(tenant.memory.clone()),
+        tenant_log: Some(tenant.log.clone()),
         salt: inner.journal.salt(),
     }))
 }
@@ -240,6 +241,7 @@ async fn notify_no_answer(inner: &Inner, ended: EndedDelivery<'_>, tenant: &Tena
         call_log: CallLog::dry_run(id.clone(), calls),
         limits: Limits::default(),
         tenant_memory: None,
+        tenant_log: None,
         salt: inner.journal.salt(),
     });
     if let Err(error) = finalize::notify_failure(&delivery, apology.to_owned()).await {

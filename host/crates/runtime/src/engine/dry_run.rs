@@ -66,6 +66,7 @@ pub async fn dry_run(version: &Version, recorded: RecordedDelivery) -> DryRunOut
         call_log: CallLog::dry_run(id, calls),
         limits: *version.limits(),
         tenant_memory: None,
+        tenant_log: None,
         salt,
     }));
     let run = async {

@@ -170,6 +170,7 @@ impl TestHost {
             events_per_second: None,
             total_memory: None,
             total_journal: None,
+            log_rate: u32::MAX,
             ceilings: LimitAmounts::default(),
             is_removed: false,
         });
