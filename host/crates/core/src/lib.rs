@@ -28,4 +28,5 @@ pub mod sse;
 pub mod suggest;
 pub mod sync;
 pub mod system_memory;
+pub mod tenant_permits;
 pub mod text;

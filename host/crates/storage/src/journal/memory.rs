@@ -710,11 +710,19 @@ impl Tables {
             self.remove(seq);
             removed += 1;
         }
+        let ids_before = now.saturating_sub(whole_millis(keep.ids));
+        removed += self.forget_old_ids(ids_before, batch - removed);
         while removed < batch && self.free_space(keep) {
             removed += 1;
+            removed += self.forget_old_ids(ids_before, u64::from(removed < batch));
         }
-        let before = now.saturating_sub(whole_millis(keep.ids));
-        while removed < batch && self.idle.first().is_some_and(|(recorded_at, _)| *recorded_at < before) {
+        removed
+    }
+
+    /// Removes up to `limit` ids that were recorded before a time and whose deliveries are removed. Returns their number.
+    fn forget_old_ids(&mut self, before: i64, limit: u64) -> u64 {
+        let mut removed = 0;
+        while removed < limit && self.idle.first().is_some_and(|(recorded_at, _)| *recorded_at < before) {
             if let Some((_, key)) = self.idle.pop_first() {
                 self.forget_id(&key);
             }

@@ -118,6 +118,18 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// Returns the size of its keys and values, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Set(entries) => entries.iter().map(|(key, value)| key.len() + value.len()).sum(),
+            Self::Delete(keys) => keys.iter().map(String::len).sum(),
+            Self::Increment { key, .. } => key.len(),
+            Self::Swap { key, value, .. } => key.len() + value.len(),
+        }
+    }
+}
+
 /// The result of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Changed {

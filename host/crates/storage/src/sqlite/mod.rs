@@ -4,6 +4,7 @@
 //! A file that is damaged, or belongs to another program or a newer version, is left unchanged. The stores that use
 //! this module define the tables. All files are in the data directory, which one host uses at a time.
 
+mod fair_queue;
 mod health;
 mod lock;
 mod mark;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use rusqlite::ErrorCode;
 use rusqlite::ffi;
 
+pub(crate) use fair_queue::JobClass;
 pub use lock::DirectoryLock;
 pub(crate) use mark::{MARK, Mark};
 pub(crate) use readers::Readers;

@@ -1,4 +1,5 @@
-//! Read-only connections, which are used concurrently with the writer: a long read delays no write.
+//! Read-only connections, which are used concurrently with the writer: a long read delays no write. A tenant cannot
+//! occupy all of them.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,21 +8,28 @@ use tokio::sync::Semaphore;
 
 use super::Database;
 use crate::error::StorageError;
+use modhost_core::event::Name;
 use modhost_core::sync::lock;
+use modhost_core::tenant_permits::TenantPermits;
 
 /// Maximum number of concurrent reads.
 const MAX_READERS: u32 = 4;
+
+/// Maximum number of concurrent reads of a tenant.
+const MAX_READERS_PER_TENANT: usize = 2;
 
 /// A pool of read-only connections, opened when they are first needed.
 pub(crate) struct Readers {
     database: Database,
     permits: Arc<Semaphore>,
     idle: Arc<Mutex<Vec<Connection>>>,
+    tenants: TenantPermits,
 }
 
 impl Readers {
     pub(crate) fn new(database: Database) -> Self {
-        Self { database, permits: Arc::new(Semaphore::new(MAX_READERS as usize)), idle: Arc::default() }
+        let permits = Arc::new(Semaphore::new(MAX_READERS as usize));
+        Self { database, permits, idle: Arc::default(), tenants: TenantPermits::new(MAX_READERS_PER_TENANT) }
     }
 
     /// Runs queries in one read transaction, so that they see one snapshot of the database.
@@ -49,6 +57,16 @@ impl Readers {
             read.map_err(|error| database.explain(&error))
         });
         read.await.map_err(|error| self.database.task_failed(&error))?
+    }
+
+    /// Runs queries for a tenant, as [`Readers::read`] does.
+    pub(crate) async fn read_for<T: Send + 'static>(
+        &self,
+        tenant: &Name,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let _permit = self.tenants.acquire(tenant).await;
+        self.read(work).await
     }
 
     /// Waits for running reads and closes the connections. Later reads are rejected.

@@ -1,5 +1,5 @@
-//! Group commit: one thread writes to a database, commits all queued jobs in one transaction, and reports the result of
-//! each job after the commit.
+//! Group commit: one thread writes to a database, commits queued jobs in one transaction, and reports the result of each
+//! job after the commit. Tenants take turns: see [`FairQueue`].
 
 use std::any::Any;
 use std::fmt;
@@ -11,6 +11,7 @@ use rusqlite::wal::CheckpointMode;
 use rusqlite::{CachedStatement, Connection};
 use tokio::sync::{mpsc, oneshot};
 
+use super::fair_queue::{FairQueue, JobClass};
 use super::health::Health;
 use super::{Database, Mark};
 use crate::error::StorageError;
@@ -18,6 +19,9 @@ use crate::error::StorageError;
 /// Maximum time for which a transaction collects jobs. Only jobs that are already queued are collected; a single job is
 /// committed at once.
 const MAX_BATCH_DELAY: Duration = Duration::from_millis(2);
+
+/// The size of the jobs at which a transaction collects no more, in bytes: what comes next waits for the commit.
+const MAX_BATCH_BYTES: usize = 512 * 1024;
 
 /// The limits of a writer.
 #[derive(Clone, Copy, Debug)]
@@ -176,6 +180,9 @@ impl<E> From<rusqlite::Error> for Fault<E> {
 
 /// A unit of work of the writer.
 pub(crate) trait Job<S: WriteStore>: Send {
+    /// Returns the tenant of the job and the size of what it writes.
+    fn class(&self) -> JobClass;
+
     /// Does the work in the open transaction. Called again if that transaction was rolled back.
     fn run(&mut self, store: &mut S) -> Result<(), Fault<S::Error>>;
 
@@ -185,6 +192,7 @@ pub(crate) trait Job<S: WriteStore>: Send {
 
 /// A job whose caller waits for the result.
 struct AskJob<F, T, E> {
+    class: JobClass,
     work: F,
     answer: Option<T>,
     reply: oneshot::Sender<Result<T, E>>,
@@ -196,6 +204,10 @@ where
     F: FnMut(&mut S) -> Result<T, Fault<S::Error>> + Send,
     T: Send,
 {
+    fn class(&self) -> JobClass {
+        self.class.clone()
+    }
+
     fn run(&mut self, store: &mut S) -> Result<(), Fault<S::Error>> {
         self.answer = Some((self.work)(store)?);
         Ok(())
@@ -232,7 +244,8 @@ impl<S: WriteStore> Writer<S> {
     pub(crate) fn start(mut store: S, thread: &str, limits: WriterLimits) -> Result<Self, StorageError> {
         let (commands, inbox) = mpsc::channel(limits.queued);
         let (health, database) = (Health::default(), store.connection().database().clone());
-        let worker = Thread { store, limits, batch: Vec::with_capacity(limits.batch), health: health.clone() };
+        let batch = Vec::with_capacity(limits.batch);
+        let worker = Thread { store, limits, queue: FairQueue::new(), closing: None, batch, health: health.clone() };
         let thread = std::thread::Builder::new()
             .name(thread.to_owned())
             .spawn(move || worker.run(inbox))
@@ -240,14 +253,23 @@ impl<S: WriteStore> Writer<S> {
         Ok(Self { commands: Some(commands), database, limits, health, thread: Some(thread) })
     }
 
-    /// Runs work in a transaction and waits until it is durable. The work may run twice, if its first transaction
-    /// failed.
+    /// Runs work of the host in a transaction and waits until it is durable. The work may run twice, if its first
+    /// transaction failed.
     pub(crate) async fn ask<T: Send + 'static>(
         &self,
         work: impl FnMut(&mut S) -> Result<T, Fault<S::Error>> + Send + 'static,
     ) -> Result<T, S::Error> {
+        self.ask_in(JobClass::HOST, work).await
+    }
+
+    /// Runs work as [`Writer::ask`] does, when it is the turn of its tenant.
+    pub(crate) async fn ask_in<T: Send + 'static>(
+        &self,
+        class: JobClass,
+        work: impl FnMut(&mut S) -> Result<T, Fault<S::Error>> + Send + 'static,
+    ) -> Result<T, S::Error> {
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(AskJob { work, answer: None, reply });
+        let job = Box::new(AskJob { class, work, answer: None, reply });
         self.commands()?.send(Command::Do(job)).await.map_err(|_| self.database.closed())?;
         answer.await.map_err(|_| self.database.closed())?
     }
@@ -304,6 +326,10 @@ type BoxedJob<S> = Box<dyn Job<S>>;
 struct Thread<S: WriteStore> {
     store: S,
     limits: WriterLimits,
+    /// The jobs that were received and wait for their turn.
+    queue: FairQueue<BoxedJob<S>>,
+    /// The request to close, if one was received. The queued jobs run first.
+    closing: Closing,
     /// The jobs of the open transaction, each with its error if it was rejected.
     batch: Vec<(BoxedJob<S>, Option<S::Error>)>,
     health: Health,
@@ -311,19 +337,17 @@ struct Thread<S: WriteStore> {
 
 impl<S: WriteStore> Thread<S> {
     fn run(mut self, mut inbox: mpsc::Receiver<Command<S>>) {
-        while let Some(command) = inbox.blocking_recv() {
-            let closing = match command {
-                Command::Do(job) => self.run_batch(job, &mut inbox),
-                Command::Note(change) => {
-                    change(&mut self.store);
-                    continue;
-                }
-                Command::Close(reply) => Some(reply),
-            };
-            self.store.after_batch();
-            if let Some(reply) = closing {
+        loop {
+            self.receive(&mut inbox);
+            if let Some((bytes, job)) = self.queue.pop() {
+                self.run_batch(bytes, job, &mut inbox);
+                self.store.after_batch();
+            } else if let Some(reply) = self.closing.take() {
                 let _ = reply.send(self.store.close());
                 return;
+            } else {
+                let Some(command) = inbox.blocking_recv() else { break };
+                self.accept(command);
             }
         }
         if let Err(error) = self.store.close() {
@@ -331,10 +355,25 @@ impl<S: WriteStore> Thread<S> {
         }
     }
 
-    /// Runs a job and those queued behind it in one transaction. Returns a request to close, if one was queued.
-    fn run_batch(&mut self, first: Box<dyn Job<S>>, inbox: &mut mpsc::Receiver<Command<S>>) -> Closing {
-        let mut closing = None;
-        let done = self.gather(first, inbox, &mut closing).and_then(|()| self.commit());
+    /// Queues the jobs that were sent, unless as many wait already as the channel holds.
+    fn receive(&mut self, inbox: &mut mpsc::Receiver<Command<S>>) {
+        while self.closing.is_none() && self.queue.len() < self.limits.queued {
+            let Ok(command) = inbox.try_recv() else { return };
+            self.accept(command);
+        }
+    }
+
+    fn accept(&mut self, command: Command<S>) {
+        match command {
+            Command::Do(job) => self.queue.push(job.class(), job),
+            Command::Note(change) => change(&mut self.store),
+            Command::Close(reply) => self.closing = Some(reply),
+        }
+    }
+
+    /// Runs a job of this size, and those whose turn is next, in one transaction.
+    fn run_batch(&mut self, bytes: usize, first: BoxedJob<S>, inbox: &mut mpsc::Receiver<Command<S>>) {
+        let done = self.gather(bytes, first, inbox).and_then(|()| self.commit());
         match done {
             Ok(()) => {
                 for (job, refused) in self.batch.drain(..) {
@@ -346,14 +385,13 @@ impl<S: WriteStore> Thread<S> {
                 self.run_one_by_one(fault);
             }
         }
-        closing
     }
 
     fn gather(
         &mut self,
-        first: Box<dyn Job<S>>,
+        mut bytes: usize,
+        first: BoxedJob<S>,
         inbox: &mut mpsc::Receiver<Command<S>>,
-        closing: &mut Closing,
     ) -> Result<(), Fault<S::Error>> {
         self.batch.push((first, None));
         self.begin()?;
@@ -366,23 +404,14 @@ impl<S: WriteStore> Thread<S> {
                     Err(fault) => return Err(fault),
                 }
             }
-            loop {
-                if self.batch.len() >= self.limits.batch || began.elapsed() >= MAX_BATCH_DELAY {
-                    return Ok(());
-                }
-                match inbox.try_recv() {
-                    Ok(Command::Do(job)) => {
-                        self.batch.push((job, None));
-                        break;
-                    }
-                    Ok(Command::Note(change)) => change(&mut self.store),
-                    Ok(Command::Close(reply)) => {
-                        *closing = Some(reply);
-                        return Ok(());
-                    }
-                    Err(_) => return Ok(()),
-                }
+            let is_full = self.batch.len() >= self.limits.batch || bytes >= MAX_BATCH_BYTES;
+            if is_full || began.elapsed() >= MAX_BATCH_DELAY {
+                return Ok(());
             }
+            self.receive(inbox);
+            let Some((size, job)) = self.queue.pop() else { return Ok(()) };
+            bytes += size;
+            self.batch.push((job, None));
         }
     }
 

@@ -324,6 +324,7 @@ impl Model {
             };
             let Some((.., first)) = self.deliveries.iter().enumerate().filter_map(ended).min() else { break };
             self.deliveries.remove(first);
+            self.purge_ids();
         }
         while self.usage(tenant)[2] > limit / 4 {
             let has_delivery =
@@ -341,6 +342,11 @@ impl Model {
             State::Dead => it.changed + 3_000 >= now,
             State::Waiting | State::Running => true,
         });
+        self.purge_ids();
+    }
+
+    fn purge_ids(&mut self) {
+        let now = self.now;
         let kept: Vec<(String, String)> = self.deliveries.iter().map(|(_, it)| key(&it.event)).collect();
         self.known.retain(|key, recorded| *recorded + 2_000 >= now || kept.contains(key));
     }
@@ -406,8 +412,6 @@ impl Run {
                 while self.journal().purge(keep.clone(), 3).await.unwrap() > 0 {}
                 self.model.purge();
                 self.model.purge_to(*tenant, *limit);
-                // The ids of the deliveries that were removed early may be too old as well.
-                self.model.purge();
             }
             Step::Reopen if self.engine == Engine::Memory => {}
             Step::Reopen => {

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, TryStreamExt};
 use modhost_core::event::DeliveryId;
 use modhost_storage::error::StorageErrorKind;
 use modhost_storage::journal::{
@@ -219,4 +221,26 @@ async fn full_queue_of_a_tenant_stops_only_its_own_writes() {
     for handle in queued.into_iter().chain(others) {
         handle.durable().await.unwrap();
     }
+}
+
+/// The writer lets tenants take turns, so that an event isn't recorded only behind everything that another tenant writes.
+#[tokio::test]
+async fn queued_writes_of_a_tenant_delay_no_other() {
+    let journal = TestJournal::sqlite().await;
+    let busy = answered(&journal, "acme", 0, 10).await.lease;
+    let lock = Connection::open(journal.directory.path().join("journal.sqlite")).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let writes = FuturesUnordered::new();
+    for number in 1..30 {
+        let written = journal.write(&busy, call(number, vec![1; 1 << 20])).unwrap();
+        writes.push(async move { written.durable().await.map(|()| "acme") }.boxed());
+    }
+    let event = event_of("globex", "evt_1");
+    let delivery = to(&event, "Echo");
+    let recorded = journal.record(event, vec![delivery]);
+    writes.push(async move { recorded.await.map(|_| "globex") }.boxed());
+    lock.execute_batch("ROLLBACK").unwrap();
+    let done: Vec<&str> = writes.try_collect().await.unwrap();
+    let position = done.iter().position(|tenant| *tenant == "globex").unwrap();
+    assert!(position <= 3, "it was recorded after {position} of 29 writes of another tenant");
 }

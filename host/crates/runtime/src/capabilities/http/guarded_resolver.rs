@@ -9,7 +9,7 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use reqwest::Client;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -21,6 +21,7 @@ use super::policy::HttpGrant;
 use modhost_core::address::AddressScope;
 use modhost_core::event::Name as TenantName;
 use modhost_core::sync::lock;
+use modhost_core::tenant_permits::TenantPermits;
 use modhost_platform::client_builder;
 
 /// Maximum size of the headers of an answer over HTTP/2, in bytes.
@@ -55,7 +56,8 @@ impl Clients {
         if let Some(clients) = clients.get(tenant) {
             return clients.clone();
         }
-        let created = Arc::new(TenantClients { clients: Default::default(), lookup_permits: lookup_permits(tenant) });
+        let created =
+            Arc::new(TenantClients { clients: Default::default(), lookup_permits: TENANT_LOOKUP_PERMITS.of(tenant) });
         clients.insert(tenant.clone(), created.clone());
         created
     }
@@ -81,19 +83,8 @@ impl TenantClients {
     }
 }
 
-/// Returns the permits for DNS lookups that all modules of a tenant share.
-fn lookup_permits(tenant: &TenantName) -> Arc<Semaphore> {
-    static PERMITS: Mutex<Option<HashMap<TenantName, Weak<Semaphore>>>> = Mutex::new(None);
-    let mut permits = lock(&PERMITS);
-    let permits = permits.get_or_insert_default();
-    if let Some(permits) = permits.get(tenant).and_then(Weak::upgrade) {
-        return permits;
-    }
-    permits.retain(|_, permits| permits.strong_count() > 0);
-    let created = Arc::new(Semaphore::new(MAX_LOOKUPS_PER_TENANT));
-    permits.insert(tenant.clone(), Arc::downgrade(&created));
-    created
-}
+/// The permits for DNS lookups that all modules of a tenant share.
+static TENANT_LOOKUP_PERMITS: TenantPermits = TenantPermits::new(MAX_LOOKUPS_PER_TENANT);
 
 fn client(guard: Guard, idle_per_host: usize) -> Result<Client, Failure> {
     let builder = client_builder().map_err(|error| Failure::new(HttpErrorCode::Internal, error.to_string()))?;

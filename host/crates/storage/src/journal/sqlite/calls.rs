@@ -12,7 +12,7 @@ use super::store::{Fault, Store};
 use crate::error::StorageError;
 use crate::journal::usage::{CALL_BYTES, Part, call_bytes};
 use crate::journal::{Call, JournalError, Lease, Result};
-use crate::sqlite::Job;
+use crate::sqlite::{Job, JobClass};
 use modhost_core::clock::to_millis;
 use modhost_core::event::Name;
 use modhost_core::fair_share;
@@ -138,6 +138,10 @@ impl Drop for CallJob {
 }
 
 impl Job<Store> for CallJob {
+    fn class(&self) -> JobClass {
+        JobClass::of_tenant(&self.lease.tenant, self.bytes)
+    }
+
     fn run(&mut self, store: &mut Store) -> std::result::Result<(), Fault> {
         let Lease { delivery, attempt, .. } = &self.lease;
         // Fencing: an attempt without the lease must not change the calls of another attempt.

@@ -36,7 +36,7 @@ use super::{
     Lane, Lease, NewDelivery, Recorded, Result, Retention, Summary, TenantUsage, Totals,
 };
 use crate::error::StorageError;
-use crate::sqlite::{Database, Readers, Writer, WriterLimits};
+use crate::sqlite::{Database, JobClass, Readers, Writer, WriterLimits};
 use modhost_core::clock::{Clock, SystemClock, to_millis};
 use modhost_core::event::{DeliveryId, Event, Name};
 pub use offline::OfflineJournal;
@@ -120,7 +120,8 @@ impl Sqlite {
 impl Journal for Sqlite {
     async fn record(&self, event: Arc<Event>, deliveries: Vec<NewDelivery>) -> Result<Recorded> {
         let now = self.now();
-        self.writer.ask(move |store| Ok(store.record(&event, &deliveries, now)?)).await
+        let class = JobClass::of_tenant(&event.tenant, event.raw().len());
+        self.writer.ask_in(class, move |store| Ok(store.record(&event, &deliveries, now)?)).await
     }
 
     async fn lanes(&self) -> Result<Vec<Lane>> {
@@ -160,7 +161,8 @@ impl Journal for Sqlite {
 
     async fn unclaim(&self, lease: &Lease) -> Result<bool> {
         let (lease, now) = (lease.clone(), self.now());
-        self.writer.ask(move |store| Ok(store.unclaim(&lease, now)?)).await
+        let class = JobClass::of_tenant(&lease.tenant, 0);
+        self.writer.ask_in(class, move |store| Ok(store.unclaim(&lease, now)?)).await
     }
 
     async fn complete_attempt(&self, lease: &Lease, report: AttemptReport, next: Disposition) -> Result<()> {
@@ -168,7 +170,9 @@ impl Journal for Sqlite {
             self.database.broken(format!("cannot write the log of delivery {}: {error}", lease.delivery))
         })?;
         let (lease, now) = (lease.clone(), self.clock.now());
-        self.writer.ask(move |store| store.complete_attempt(&lease, &report, &log, &next, now)).await
+        // Behind the calls of the attempt, which are queued for the same tenant.
+        let class = JobClass::of_tenant(&lease.tenant, log.len());
+        self.writer.ask_in(class, move |store| store.complete_attempt(&lease, &report, &log, &next, now)).await
     }
 
     async fn calls(&self, delivery: &DeliveryId) -> Result<Vec<Call>> {

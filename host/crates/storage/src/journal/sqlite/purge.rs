@@ -68,8 +68,9 @@ impl Store {
             self.remove(seq)?;
             step.removed += 1;
         }
-        self.free_space(keep, &mut step)?;
-        self.forget_old_ids(now.saturating_sub(whole_millis(keep.ids)), &mut step)?;
+        let ids_before = now.saturating_sub(whole_millis(keep.ids));
+        self.forget_old_ids(ids_before, &mut step)?;
+        self.free_space(keep, ids_before, &mut step)?;
         self.shrink()?;
         Ok(step.removed)
     }
@@ -94,8 +95,8 @@ impl Store {
     }
 
     /// Removes records of tenants that are above their limit, and, while the file is too large, of the tenant that uses
-    /// most.
-    fn free_space(&mut self, keep: &Retention, step: &mut Step) -> rusqlite::Result<()> {
+    /// most. With a delivery, its event's id is removed if it is from before `ids_before`.
+    fn free_space(&mut self, keep: &Retention, ids_before: i64, step: &mut Step) -> rusqlite::Result<()> {
         while !step.is_over() {
             let is_too_large = self.is_too_large(keep)?;
             let next = self.usage.usage().next_to_remove(&keep.tenant_limits, keep.max_bytes, is_too_large);
@@ -104,7 +105,7 @@ impl Store {
                 Some((tenant, _)) => match self.oldest_ended(&tenant)? {
                     Some(seq) => {
                         self.remove(seq)?;
-                        1
+                        1 + self.forget_ids(&tenant, ids_before, u64::from(step.removed + 1 < step.batch))?
                     }
                     None => 0,
                 },
@@ -181,7 +182,7 @@ impl Store {
         let with_ids = self.usage.usage().tenants().filter(|(_, bytes)| bytes.get(Part::Ids) > 0);
         let tenants: Vec<Name> = with_ids.map(|(tenant, _)| tenant.clone()).collect();
         for tenant in tenants {
-            if step.removed >= step.batch {
+            if step.is_over() {
                 return Ok(());
             }
             step.removed += self.forget_ids(&tenant, before, step.batch - step.removed)?;

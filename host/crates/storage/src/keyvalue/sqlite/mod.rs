@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use self::schema::STORE;
 use self::store::{ChangeRequest, Store};
 use super::{Bucket, BucketTotals, Change, Changed, Entry, KeyInfo, KeyValue, Result, Space};
-use crate::sqlite::{Database, Readers, Writer};
+use crate::sqlite::{Database, JobClass, Readers, Writer};
 use modhost_core::clock::to_millis;
 use modhost_core::limits::Limit;
 
@@ -55,19 +55,23 @@ pub fn accept_loss(directory: &Path) -> Result<Option<String>> {
 #[async_trait]
 impl KeyValue for Sqlite {
     async fn get(&self, bucket: &Bucket, keys: Vec<String>) -> Result<Vec<Option<Entry>>> {
-        let bucket = bucket.clone();
-        self.readers.read(move |connection| reading::get(connection, &bucket, &keys)).await?
+        let (bucket, tenant) = (bucket.clone(), &bucket.space.tenant);
+        self.readers.read_for(tenant, move |connection| reading::get(connection, &bucket, &keys)).await?
     }
 
     async fn keys(&self, bucket: &Bucket, after: Option<String>, limit: u32) -> Result<Vec<KeyInfo>> {
-        let bucket = bucket.clone();
-        Ok(self.readers.read(move |connection| reading::keys(connection, &bucket, after.as_deref(), limit)).await?)
+        let (bucket, tenant) = (bucket.clone(), &bucket.space.tenant);
+        Ok(self
+            .readers
+            .read_for(tenant, move |connection| reading::keys(connection, &bucket, after.as_deref(), limit))
+            .await?)
     }
 
     async fn change(&self, bucket: &Bucket, change: Change, quota: Limit, idempotency_key: &str) -> Result<Changed> {
         let (bucket, idempotency_key, at) = (bucket.clone(), idempotency_key.to_owned(), to_millis(SystemTime::now()));
         let request = ChangeRequest { bucket, change, quota, idempotency_key, at };
-        self.writer.ask(move |store| store.change(&request)).await
+        let class = JobClass::of_tenant(&request.bucket.space.tenant, request.change.bytes());
+        self.writer.ask_in(class, move |store| store.change(&request)).await
     }
 
     fn forget_key(&self, idempotency_key: &str) {
