@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
 
-use crate::memory::resident;
+use crate::process;
 
 /// The time limit of every wait, including a thousand compiles.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -32,6 +32,8 @@ pub struct Host {
     pub started: Duration,
     /// The number of components that it compiled until then.
     pub compiled: usize,
+    /// The URL of its public listener.
+    pub public: String,
 }
 
 /// Returns the path of a module's component.
@@ -93,11 +95,14 @@ impl Host {
         let started = Instant::now();
         let mut process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let log = lines(process.stderr.take());
-        let mut host = Self { process, log, started: Duration::ZERO, compiled: 0 };
+        let mut host = Self { process, log, started: Duration::ZERO, compiled: 0, public: String::new() };
         let deadline = Instant::now() + PATIENCE;
         loop {
             let line = host.log.recv_timeout(deadline - Instant::now()).context("the host failed to start")?;
             host.compiled += usize::from(line.contains("component compiled"));
+            if let Some((_, address)) = line.split_once("listening public=") {
+                host.public = format!("http://{}", address.split(' ').next().unwrap_or_default());
+            }
             if line.contains("modules started") {
                 host.started = started.elapsed();
                 return Ok(host);
@@ -121,7 +126,12 @@ impl Host {
 
     /// Returns its memory use in bytes.
     pub fn resident(&self) -> anyhow::Result<u64> {
-        resident(&self.process.id().to_string())
+        process::resident(&self.process.id().to_string())
+    }
+
+    /// Returns the CPU time that it has used.
+    pub fn cpu_time(&self) -> anyhow::Result<Duration> {
+        process::cpu_time(&self.process.id().to_string())
     }
 }
 

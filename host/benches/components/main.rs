@@ -7,8 +7,11 @@
 mod figures;
 #[path = "../end_to_end/guests.rs"]
 mod guests;
+#[allow(dead_code, reason = "shared with the benchmark of tenants")]
 mod host;
 mod memory;
+#[allow(dead_code, reason = "shared with the benchmark of tenants")]
+mod process;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

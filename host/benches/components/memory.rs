@@ -14,6 +14,8 @@ use modhost_storage::keyvalue;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+use crate::process::resident;
+
 /// The number of concurrent instances, as many as pool slots.
 const INSTANCES: usize = 200;
 
@@ -89,14 +91,6 @@ async fn together(version: &Arc<Version>, instances: usize) -> anyhow::Result<Me
         ended.await?;
     }
     Ok(MemoryUse { whole, each: whole.saturating_sub(before) / instances as u64 })
-}
-
-/// Returns the memory of a process in bytes; `self` is this one.
-pub fn resident(process: &str) -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).context("only Linux provides it")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("its memory")?;
-    let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
-    Ok(kibibytes << 10)
 }
 
 fn delivery(number: usize, platform: Arc<dyn Platform>) -> Arc<Delivery> {

@@ -16,6 +16,9 @@ mod memory;
 mod modules;
 #[path = "../end_to_end/platform.rs"]
 mod platform;
+#[allow(dead_code, reason = "shared with the benchmark of tenants")]
+#[path = "../components/process.rs"]
+mod process;
 mod saved;
 #[allow(dead_code, reason = "shared with benchmarks that use all of it")]
 #[path = "../end_to_end/signed.rs"]
