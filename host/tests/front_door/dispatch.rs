@@ -10,7 +10,7 @@ use modhost_core::backoff::{Backoff, RetryPolicy};
 use modhost_core::clock::SystemClock;
 use modhost_core::event::event_filter::{EventFilter, NamePattern};
 use modhost_core::event::{DeliveryId, Event, Header, Name};
-use modhost_core::limits::{LimitAmounts, Limits};
+use modhost_core::limits::{DEFAULT_CPU_WEIGHT, LimitAmounts, Limits};
 use modhost_core::metrics;
 use modhost_platform::{
     CallError, Caller, DryRunPlatform, Message, MessageChange, Platform, Result as PlatformResult, Role,
@@ -318,6 +318,7 @@ impl Dispatch {
             total_memory: None,
             total_journal: None,
             log_rate: u32::MAX,
+            cpu_weight: DEFAULT_CPU_WEIGHT,
             ceilings: LimitAmounts::default(),
         };
         let (specs, routes) = (specs.collect(), routes.collect());

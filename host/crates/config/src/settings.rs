@@ -20,7 +20,7 @@ use modhost_core::browser_guard::HostName;
 use modhost_core::event::Name;
 use modhost_core::event::event_filter::EventFilter;
 use modhost_core::files::{self, FileOpError, NotRegular, ReadError};
-use modhost_core::limits::{DEFAULT_STACK, LimitAmounts, Limits, Resource};
+use modhost_core::limits::{DEFAULT_CPU_WEIGHT, DEFAULT_STACK, LimitAmounts, Limits, Resource};
 use modhost_core::system_memory;
 
 /// The maximum size of a settings file, in bytes: about ten thousand modules.
@@ -160,6 +160,8 @@ pub struct TenantLimits {
     pub total_journal: Option<u64>,
     /// What its modules may write to the host's log, in bytes per second. Default 1 MiB.
     pub log_rate: u32,
+    /// The weight of its share of the CPU time while other tenants have work. Default 100.
+    pub cpu_weight: u32,
     /// The upper bounds for each of its deliveries, whatever the module allows.
     pub delivery: LimitAmounts,
 }
@@ -319,6 +321,7 @@ impl Default for TenantLimits {
             total_memory: None,
             total_journal: None,
             log_rate: 1 << 20,
+            cpu_weight: DEFAULT_CPU_WEIGHT,
             delivery: LimitAmounts::default(),
         }
     }

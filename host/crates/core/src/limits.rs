@@ -11,6 +11,9 @@ use bytesize::ByteSize;
 /// The default stack of the calls inside a component, in bytes.
 pub const DEFAULT_STACK: u64 = 512 << 10;
 
+/// The default weight of a tenant's share of the CPU time.
+pub const DEFAULT_CPU_WEIGHT: u32 = 100;
+
 /// A limited resource of a delivery. A call that exceeds the limit of the key-value store or of an HTTP request fails.
 /// Exceeding any other limit ends the delivery, except for log lines, which are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -376,6 +376,7 @@ impl Parts {
         self.sources.set_unconfirmed(config.unconfirmed);
         let tenants: HashSet<Name> = config.tenants.iter().map(|tenant| tenant.name.clone()).collect();
         self.clients.retain(|tenant| tenants.contains(tenant));
+        self.registry.set_cpu_weights(config.tenants.iter().map(|tenant| (tenant.name.clone(), tenant.cpu_weight)));
         self.registry.set(config.specs, || self.dispatcher.set_routes(config.tenants, config.routes, config.apology));
         // After the routes: the events of a new source need them.
         self.sources.set(config.webhooks, config.max_body);

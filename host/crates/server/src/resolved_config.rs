@@ -338,6 +338,7 @@ fn tenant(
         total_memory: tenant.limits.total_memory,
         total_journal: tenant.limits.total_journal,
         log_rate: tenant.limits.log_rate,
+        cpu_weight: tenant.limits.cpu_weight,
         ceilings: tenant.limits.delivery,
         is_removed: active.is_removed(&SettingsPart::Tenant(tenant.name.clone())),
     })

@@ -16,6 +16,9 @@ const MAX_MEMORY: u64 = 4 << 30;
 /// itself makes into a component. The pool can reserve the maximum once for each delivery.
 const STACK_SIZES: RangeInclusive<u64> = 128 << 10..=16 << 20;
 
+/// The allowed weights of a tenant's CPU time, as for `cpu.weight` of a control group.
+const CPU_WEIGHTS: RangeInclusive<u32> = 1..=10_000;
+
 /// The maximum number of calls. The call log of a delivery has at most 20,000 entries, and a call may be preceded by an
 /// entry with clock readings.
 const MAX_CALLS: u64 = 10_000;
@@ -62,6 +65,7 @@ pub(super) fn tenant(table: Option<Table<'_>>, ceilings: &Ceilings) -> TenantLim
         total_memory: table.get("total_memory").and_then(|value| value.size()),
         total_journal: table.get("total_journal").and_then(|value| value.size()),
         log_rate: table.get("log_rate").and_then(|value| rate(&value)).unwrap_or(default.log_rate),
+        cpu_weight: table.get("cpu_weight").and_then(|value| cpu_weight(&value)).unwrap_or(default.cpu_weight),
         delivery: amounts(&table, "[tenant.limits.http]", &ceilings.delivery),
     };
     table.finish();
@@ -81,6 +85,17 @@ pub(super) fn module(table: Option<Table<'_>>, ceilings: &Ceilings) -> ModuleLim
         table.finish();
     }
     limits
+}
+
+fn cpu_weight(value: &Value<'_>) -> Option<u32> {
+    let weight: u32 = value.count()?;
+    if CPU_WEIGHTS.contains(&weight) {
+        return Some(weight);
+    }
+    let (min, max) = (CPU_WEIGHTS.start(), CPU_WEIGHTS.end());
+    let advice = "the default is 100; a tenant with 200 gets twice the CPU time of one with 100";
+    value.reject(format!("`cpu_weight` must be between {min} and {max}"), advice);
+    None
 }
 
 /// Reads how many deliveries may run at once, unless that is above the ceiling.

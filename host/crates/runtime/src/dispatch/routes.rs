@@ -31,6 +31,8 @@ pub struct TenantSpec {
     pub log_rate: u32,
     /// Maximum size of its records in the journal, in bytes; none: only the size of the whole journal is limited.
     pub total_journal: Option<u64>,
+    /// The weight of its share of the CPU time.
+    pub cpu_weight: u32,
     /// Upper bounds of the limits of its deliveries.
     pub ceilings: LimitAmounts,
     /// Whether it was removed from the settings and is kept for the grace period: its deliveries wait.

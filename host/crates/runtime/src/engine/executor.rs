@@ -4,9 +4,10 @@
 //! and drive every connection. Here it occupies a guest thread, which has a lower priority in the operating system.
 //!
 //! Each tenant has a queue of guests that can continue. A guest thread takes the next guest of the tenant with the
-//! lowest virtual time (stride scheduling with equal weights), and polls it once: until the guest waits for a call,
-//! ends, or yields at the next epoch. So a tenant with a hundred computing guests and a tenant with one get the same
-//! share while both have work, and each gets all threads while the other is idle.
+//! lowest virtual time (stride scheduling), and polls it once: until the guest waits for a call, ends, or yields at the
+//! next epoch. The virtual time of a tenant is the CPU time that its guests have used, divided by its weight. So while
+//! all have work, the tenants' shares are proportional to their weights, however many guests they have, and each gets
+//! all threads while the others are idle.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::Future;
@@ -23,6 +24,7 @@ use tokio::runtime::Handle;
 
 use super::cpu_time;
 use modhost_core::event::Name;
+use modhost_core::limits::DEFAULT_CPU_WEIGHT;
 use modhost_core::sync::lock;
 
 /// How much lower the priority of guest threads is, as a nice value: the threads that accept events and serve the admin
@@ -33,8 +35,8 @@ const NICE: i32 = 5;
 /// become ready.
 const MIN_SLICE: Duration = Duration::from_millis(1);
 
-/// The maximum time that a tenant may catch up on after it was idle: a tenant that was idle for an hour must not occupy
-/// the threads for an hour.
+/// The maximum virtual time that a tenant may catch up on after it was idle: a tenant that was idle for an hour must not
+/// occupy the threads for an hour.
 const MAX_LAG: Duration = Duration::from_millis(20);
 
 /// A pool of threads that run guests. Dropping it ends the threads.
@@ -54,6 +56,8 @@ struct Shared {
 #[derive(Default)]
 struct Queues {
     tenants: HashMap<Name, Tenant>,
+    /// The weights that differ from the default.
+    weights: HashMap<Name, u32>,
     /// The tenants with guests that can continue, ordered by virtual time.
     order: BTreeSet<(Duration, Name)>,
     /// The highest virtual time of a tenant when one of its guests was chosen.
@@ -65,12 +69,12 @@ struct Queues {
 }
 
 /// The guests of a tenant.
-#[derive(Default)]
 struct Tenant {
+    weight: u32,
     /// The guests that can continue.
     ready: VecDeque<Runnable>,
-    /// The time for which guest threads have polled its guests. After an idle period, it is raised to at most
-    /// [`MAX_LAG`] behind `Queues::now`.
+    /// The CPU time of its guests, divided by the weight that the tenant had at the time, as a multiple of the default.
+    /// After an idle period, it is raised to at most [`MAX_LAG`] behind `Queues::now`.
     virtual_time: Duration,
     /// The number of its guests that are running.
     running: usize,
@@ -96,6 +100,12 @@ impl Executor {
             thread::Builder::new().name(format!("modhost-guest-{number}")).spawn(move || shared.work())?;
         }
         Ok(executor)
+    }
+
+    /// Sets the weights of the tenants. All others have the default weight. The change applies to guests that run, too.
+    pub(super) fn set_weights(&self, weights: impl IntoIterator<Item = (Name, u32)>) {
+        let weights = weights.into_iter().filter(|(_, weight)| *weight != DEFAULT_CPU_WEIGHT).collect();
+        lock(&self.shared.queues).set_weights(weights);
     }
 
     /// Runs a future as a guest of a tenant, in the context of the caller's runtime.
@@ -179,9 +189,17 @@ impl Shared {
 }
 
 impl Queues {
+    fn set_weights(&mut self, weights: HashMap<Name, u32>) {
+        self.weights = weights;
+        for (name, tenant) in &mut self.tenants {
+            tenant.weight = weight_of(&self.weights, name);
+        }
+    }
+
     /// Adds a guest that can continue. Returns the virtual time of its tenant.
     fn push(&mut self, tenant: &Name, runnable: Runnable) -> Duration {
-        let state = self.tenants.entry(tenant.clone()).or_default();
+        let weights = &self.weights;
+        let state = self.tenants.entry(tenant.clone()).or_insert_with(|| Tenant::new(weight_of(weights, tenant)));
         if state.ready.is_empty() {
             if state.running == 0 {
                 state.virtual_time = state.virtual_time.max(self.now.saturating_sub(MAX_LAG));
@@ -206,7 +224,7 @@ impl Queues {
         Some((tenant, virtual_time, runnable))
     }
 
-    /// Adds the time that a guest of the tenant has used. `started_at` is the virtual time that [`next`](Self::next)
+    /// Adds the CPU time that a guest of the tenant has used. `started_at` is the virtual time that [`next`](Self::next)
     /// returned.
     fn charge(&mut self, tenant: &Name, started_at: Duration, used: Duration) {
         if let Some(position) = self.running.iter().position(|running| *running == started_at) {
@@ -218,7 +236,7 @@ impl Queues {
         if is_ready {
             self.order.remove(&(state.virtual_time, tenant.clone()));
         }
-        state.virtual_time += used;
+        state.virtual_time = state.virtual_time.saturating_add(virtual_time(used, state.weight));
         if is_ready {
             self.order.insert((state.virtual_time, tenant.clone()));
         }
@@ -227,6 +245,21 @@ impl Queues {
             self.tenants.clear();
         }
     }
+}
+
+impl Tenant {
+    fn new(weight: u32) -> Self {
+        Self { weight, ready: VecDeque::new(), virtual_time: Duration::ZERO, running: 0 }
+    }
+}
+
+fn weight_of(weights: &HashMap<Name, u32>, tenant: &Name) -> u32 {
+    weights.get(tenant).copied().unwrap_or(DEFAULT_CPU_WEIGHT)
+}
+
+/// Returns the virtual time for which a tenant is charged for this CPU time.
+fn virtual_time(used: Duration, weight: u32) -> Duration {
+    used.saturating_mul(DEFAULT_CPU_WEIGHT) / weight.max(1)
 }
 
 /// Lowers the priority of the calling thread, where the system supports that.
@@ -297,6 +330,7 @@ impl<T> Future for Running<T> {
 mod tests {
     use std::collections::HashMap;
 
+    use proptest::prelude::*;
     use tokio::sync::oneshot;
 
     use super::*;
@@ -336,6 +370,103 @@ mod tests {
         push(&mut queues, "two", 2);
         let counts = run(&mut queues, 300);
         assert!(counts.values().all(|count| *count == 100), "{counts:?}");
+    }
+
+    fn set_weights(queues: &mut Queues, weights: &[(&str, u32)]) {
+        queues.set_weights(weights.iter().map(|(tenant, weight)| (name(tenant), *weight)).collect());
+    }
+
+    /// Runs guests that are always ready, with slices of different lengths, until they have used this much CPU time.
+    /// Returns the CPU time of each tenant. `threads` guests run at a time.
+    fn cpu_times(queues: &mut Queues, threads: usize, total: Duration, slice: &mut dyn FnMut() -> Duration) -> Shares {
+        let mut shares = Shares::new();
+        let mut used = Duration::ZERO;
+        // The guests that run, by the time at which they end.
+        let mut running: Vec<(Duration, Duration, (Name, Duration, Runnable))> = Vec::new();
+        let mut now = Duration::ZERO;
+        while used < total {
+            while running.len() < threads {
+                let Some(next) = queues.next() else { break };
+                let slice = slice();
+                running.push((now + slice, slice, next));
+            }
+            let first = (0..running.len()).min_by_key(|index| running[*index].0).unwrap();
+            let (ended, slice, (tenant, started_at, runnable)) = running.swap_remove(first);
+            now = ended;
+            queues.charge(&tenant, started_at, slice);
+            queues.push(&tenant, runnable);
+            used += slice;
+            *shares.entry(tenant.to_string()).or_default() += slice;
+        }
+        for (_, slice, (tenant, started_at, runnable)) in running {
+            queues.charge(&tenant, started_at, slice);
+            queues.push(&tenant, runnable);
+        }
+        shares
+    }
+
+    type Shares = HashMap<String, Duration>;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Tenants that always have work get CPU time in proportion to their weights, whatever the number of their guests
+        /// and the lengths of their slices.
+        #[test]
+        fn shares_converge_to_the_weights(
+            tenants in prop::collection::vec((10_u32..=1000, 2_usize..8), 2..6),
+            seed in any::<u64>(),
+            threads in 1_usize..=2,
+        ) {
+            let sum: u32 = tenants.iter().map(|(weight, _)| weight).sum();
+            let mut queues = Queues::default();
+            let names: Vec<String> = (0..tenants.len()).map(|number| format!("tenant-{number}")).collect();
+            let weights: Vec<_> = names.iter().zip(&tenants).map(|(name, (weight, _))| (name.as_str(), *weight)).collect();
+            set_weights(&mut queues, &weights);
+            for (name, (_, guests)) in names.iter().zip(&tenants) {
+                push(&mut queues, name, *guests);
+            }
+            let mut random = fastrand::Rng::with_seed(seed);
+            let total = Duration::from_secs(50);
+            let shares = cpu_times(&mut queues, threads, total, &mut || Duration::from_micros(random.u64(1..=10_000)));
+            for (tenant, weight) in weights {
+                let share = shares.get(tenant).copied().unwrap_or_default().as_secs_f64() / total.as_secs_f64();
+                let fair = f64::from(weight) / f64::from(sum);
+                prop_assert!((share - fair).abs() < 0.01, "{tenant} of {tenants:?} has {share:.3} instead of {fair:.3}");
+            }
+        }
+    }
+
+    #[test]
+    fn changed_weight_applies_to_guests_that_run() {
+        let mut queues = Queues::default();
+        push(&mut queues, "heavy", 3);
+        push(&mut queues, "light", 3);
+        let counts = run(&mut queues, 100);
+        assert_eq!((counts["heavy"], counts["light"]), (50, 50));
+        // One of its guests is on a thread while the weight changes.
+        let on_thread = queues.next().unwrap();
+        set_weights(&mut queues, &[("heavy", 400)]);
+        let (tenant, started_at, runnable) = on_thread;
+        queues.charge(&tenant, started_at, SLICE);
+        queues.push(&tenant, runnable);
+        let counts = run(&mut queues, 500);
+        assert!((395..=405).contains(&counts["heavy"]), "{counts:?}");
+        set_weights(&mut queues, &[]);
+        let counts = run(&mut queues, 100);
+        assert!((48..=52).contains(&counts["heavy"]), "{counts:?}");
+    }
+
+    #[test]
+    fn idle_tenant_saves_up_nothing_whatever_its_weight() {
+        let mut queues = Queues::default();
+        set_weights(&mut queues, &[("idle", 300)]);
+        push(&mut queues, "busy", 10);
+        run(&mut queues, 1000);
+        push(&mut queues, "idle", 10);
+        let counts = run(&mut queues, 400);
+        // It has three quarters, and may catch up on 20 ms of virtual time: six slices of its own.
+        assert!((300..=306).contains(&counts["idle"]), "{counts:?}");
     }
 
     #[test]

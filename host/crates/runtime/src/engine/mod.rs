@@ -40,6 +40,7 @@ use compile::Compilers;
 use executor::Executor;
 use loaded_components::LoadedComponents;
 use modhost_contract::compat::Incompatibility;
+use modhost_core::event::Name;
 use modhost_core::limits::{DEFAULT_STACK, LimitReached};
 use wasmtime_engine::{EpochClock, Tier, WasmtimeEngine};
 
@@ -179,6 +180,11 @@ impl Engine {
             components: Arc::default(),
             readers: Arc::new(Semaphore::new(cores)),
         })
+    }
+
+    /// Sets the weights of the tenants' shares of the CPU time. All other tenants have the default weight.
+    fn set_cpu_weights(&self, weights: impl IntoIterator<Item = (Name, u32)>) {
+        self.executor.set_weights(weights);
     }
 
     /// Sets the compiler.

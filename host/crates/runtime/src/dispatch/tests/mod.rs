@@ -24,7 +24,7 @@ use modhost_core::backoff::{Backoff, RetryPolicy};
 use modhost_core::clock::{Clock, ManualClock};
 use modhost_core::event::event_filter::{EventFilter, NamePattern, Path};
 use modhost_core::event::{DeliveryId, Event, Header, Name};
-use modhost_core::limits::{LimitAmounts, Limits};
+use modhost_core::limits::{DEFAULT_CPU_WEIGHT, LimitAmounts, Limits};
 use modhost_storage::journal::{Backlog, Details, Journal, Memory, Retention, State, TenantLimits};
 use modhost_storage::keyvalue::DryRunStore;
 
@@ -171,6 +171,7 @@ impl TestHost {
             total_memory: None,
             total_journal: None,
             log_rate: u32::MAX,
+            cpu_weight: DEFAULT_CPU_WEIGHT,
             ceilings: LimitAmounts::default(),
             is_removed: false,
         });

@@ -175,6 +175,12 @@ impl Registry {
         self.shared.notify_change();
     }
 
+    /// Sets the weights of the tenants' shares of the CPU time, also for deliveries that run. All other tenants have the
+    /// default weight.
+    pub fn set_cpu_weights(&self, weights: impl IntoIterator<Item = (Name, u32)>) {
+        self.shared.engine.set_cpu_weights(weights);
+    }
+
     /// Saves the progress of all trials when the host shuts down, so that the next host continues them.
     pub async fn record_trials(&self) {
         let modules = self.modules.load_full();
