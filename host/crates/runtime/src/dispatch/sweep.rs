@@ -39,7 +39,7 @@ async fn sweep(inner: &Inner) -> modhost_storage::journal::Result<()> {
     }
     inner.clock.sleep(CONFIRM_AFTER.min(inner.settings.sweep_every)).await;
     let mut found: Vec<(Lane, Vec<DeliveryId>)> = Vec::new();
-    for Due { tenant, module, mut deliveries } in missed(inner).await? {
+    for Due { tenant, module, mut deliveries, .. } in missed(inner).await? {
         deliveries.retain(|delivery| suspected.contains(delivery));
         if !deliveries.is_empty() {
             found.push(((tenant, module), deliveries));

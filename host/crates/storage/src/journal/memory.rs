@@ -508,12 +508,17 @@ impl Tables {
 
     fn due(&self, limit: u32, now: i64) -> Vec<Due> {
         let id = |seq: &u64| self.rows.get(seq).map(|row| row.id.clone());
-        let lanes = self.lanes.iter().map(|((tenant, module), lane)| Due {
-            tenant: tenant.clone(),
-            module: module.clone(),
-            deliveries: lane.due(now, limit).iter().filter_map(id).collect(),
+        let lanes = self.lanes.iter().filter_map(|((tenant, module), lane)| {
+            let due = lane.due(now, limit);
+            let first = self.rows.get(due.first()?)?;
+            Some(Due {
+                tenant: tenant.clone(),
+                module: module.clone(),
+                deliveries: due.iter().filter_map(id).collect(),
+                since: from_millis(first.due_at),
+            })
         });
-        lanes.filter(|due| !due.deliveries.is_empty()).collect()
+        lanes.collect()
     }
 
     fn claim(&mut self, claim: &Claim, now: i64) -> Vec<Claimed> {

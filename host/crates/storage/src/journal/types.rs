@@ -62,6 +62,8 @@ pub struct Due {
     pub module: Name,
     /// The first due deliveries.
     pub deliveries: Vec<DeliveryId>,
+    /// Since when the delivery that has been due for longest is due.
+    pub since: SystemTime,
 }
 
 /// A request to lease due deliveries of a lane.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use modhost_core::clock::ManualClock;
 use modhost_core::event::{DeliveryId, Event};
@@ -217,6 +217,13 @@ impl Model {
             .collect();
         due.sort_unstable();
         due.into_iter().map(|(_, index)| self.deliveries[index].0.clone()).collect()
+    }
+
+    /// Returns since when the delivery of a lane that has been due for longest is due.
+    fn due_since(&self, lane: usize) -> Option<SystemTime> {
+        let due = self.due(lane);
+        let since = |id: &DeliveryId| self.deliveries.iter().find(|(other, _)| other == id).map(|(_, it)| it.due);
+        due.iter().filter_map(since).min().map(|due| at(due))
     }
 
     fn claim(&mut self, lane: usize, limit: u32, by: u8) -> Vec<(DeliveryId, [u32; 4])> {
@@ -636,6 +643,7 @@ impl Run {
                 ids.sort();
                 ids
             };
+            assert_eq!(found.map(|it| it.since), self.model.due_since(number));
             let found = found.map(|it| it.deliveries.clone()).unwrap_or_default();
             assert_eq!(sorted(found), sorted(self.model.due(number)));
         }

@@ -212,24 +212,24 @@ pub(super) fn due(
     now: i64,
     limit: u32,
 ) -> rusqlite::Result<Vec<Due>> {
-    let ready = "SELECT id FROM deliveries INDEXED BY deliveries_ready \
+    let ready = "SELECT id, due_at FROM deliveries INDEXED BY deliveries_ready \
                  WHERE lane = ?1 AND state = 'waiting' AND behind = 0 AND timed = 0 ORDER BY due_at LIMIT ?2";
-    let timed = "SELECT id FROM deliveries INDEXED BY deliveries_timed \
+    let timed = "SELECT id, due_at FROM deliveries INDEXED BY deliveries_timed \
                  WHERE lane = ?1 AND state = 'waiting' AND behind = 0 AND timed = 1 AND due_at <= ?3 \
                  ORDER BY due_at LIMIT ?2";
-    let id = |row: &Row<'_>| row.get::<_, String>(0).map(DeliveryId::from_text);
+    let delivery = |row: &Row<'_>| Ok((DeliveryId::from_text(row.get::<_, String>(0)?), row.get::<_, i64>(1)?));
     let (mut ready, mut timed) = (connection.prepare_cached(ready)?, connection.prepare_cached(timed)?);
     let mut due = Vec::new();
     for (lane, tenant, module) in lanes {
-        let mut deliveries: Vec<DeliveryId> =
-            ready.query_map(params![lane, limit], id)?.collect::<rusqlite::Result<_>>()?;
-        let left = limit.saturating_sub(deliveries.len() as u32);
-        for delivery in timed.query_map(params![lane, left, now], id)? {
-            deliveries.push(delivery?);
+        let mut found: Vec<(DeliveryId, i64)> =
+            ready.query_map(params![lane, limit], delivery)?.collect::<rusqlite::Result<_>>()?;
+        // At least one, because it may have been due for longer than those.
+        for delivery in timed.query_map(params![lane, limit.max(1), now], delivery)? {
+            found.push(delivery?);
         }
-        if !deliveries.is_empty() {
-            due.push(Due { tenant, module, deliveries });
-        }
+        let Some(since) = found.iter().map(|(_, due_at)| *due_at).min() else { continue };
+        let deliveries = found.into_iter().map(|(id, _)| id).take(limit as usize).collect();
+        due.push(Due { tenant, module, deliveries, since: from_millis(since) });
     }
     Ok(due)
 }
