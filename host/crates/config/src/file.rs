@@ -121,6 +121,10 @@ fn server(table: Table<'_>) -> Server {
             .get("removal_grace")
             .and_then(|value| value.duration_or_zero())
             .unwrap_or(default.removal_grace),
+        max_tenant_labels: table
+            .get("max_tenant_labels")
+            .and_then(|value| value.count())
+            .unwrap_or(default.max_tenant_labels),
         written: table.written(),
     };
     let is_open = server.admin_token.is_none() && !server.admin_listen.ip().is_loopback();

@@ -113,6 +113,8 @@ pub struct Server {
     /// How long a part must be missing from the file before the host drops it, and how long a replaced secret is
     /// still accepted. Default 30 s.
     pub removal_grace: Duration,
+    /// The maximum number of tenants with a label of their own in metrics. Default 200.
+    pub max_tenant_labels: usize,
     /// The keys that are in the file.
     pub written: WrittenKeys,
 }
@@ -285,6 +287,7 @@ impl Default for Server {
             proxies: Proxies::default(),
             tls: None,
             removal_grace: Duration::from_secs(30),
+            max_tenant_labels: 200,
             written: WrittenKeys::default(),
         }
     }

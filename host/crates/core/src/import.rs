@@ -124,6 +124,12 @@ impl Import {
         }
     }
 
+    /// Returns the interface of a call. Entries that the host itself adds have none.
+    pub fn interface(self) -> Option<Interface> {
+        let interface = self.as_str().split('.').next();
+        Interface::ALL.into_iter().find(|known| Some(known.as_str()) == interface)
+    }
+
     /// Returns whether modules make this call. The host itself writes the other entries.
     pub fn is_call(self) -> bool {
         !matches!(self, Self::Clocks | Self::KeptAside)
@@ -133,6 +139,41 @@ impl Import {
 impl fmt::Display for Import {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// An interface whose calls are recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interface {
+    /// `search`
+    Search,
+    /// `completion`
+    Completion,
+    /// `messages`
+    Messages,
+    /// `message-log`
+    MessageLog,
+    /// `keyvalue`
+    KeyValue,
+    /// `wasi:http`
+    Http,
+}
+
+impl Interface {
+    /// All interfaces, in the order of their declaration.
+    pub const ALL: [Self; 6] =
+        [Self::Search, Self::Completion, Self::Messages, Self::MessageLog, Self::KeyValue, Self::Http];
+
+    /// Returns the name: the part of an import's name before the first dot.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Search => "search",
+            Self::Completion => "completion",
+            Self::Messages => "messages",
+            Self::MessageLog => "message-log",
+            Self::KeyValue => "keyvalue",
+            Self::Http => "wasi:http",
+        }
     }
 }
 
@@ -249,6 +290,15 @@ mod tests {
              keyvalue.set-many keyvalue.delete keyvalue.delete-many keyvalue.increment keyvalue.cas.new keyvalue.swap \
              wasi:http.handle wasi:clocks modhost:kept-aside"
         );
+    }
+
+    #[test]
+    fn every_call_has_an_interface() {
+        for import in Import::ALL {
+            let name = RecordedImport::from(import);
+            let expected = import.is_call().then(|| name.interface());
+            assert_eq!(import.interface().map(Interface::as_str), expected, "{import}");
+        }
     }
 
     #[test]

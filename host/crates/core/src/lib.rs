@@ -29,4 +29,5 @@ pub mod suggest;
 pub mod sync;
 pub mod system_memory;
 pub mod tenant_permits;
+pub mod tenant_meter;
 pub mod text;

@@ -1,7 +1,8 @@
 //! The host's metrics, served in the Prometheus text format at `/metrics` of the admin listener.
 //!
 //! Label values are names from modules.toml, imports of the contract and constants of the host. Outside parties cannot
-//! choose label values, so they cannot increase the number of time series.
+//! choose label values, so they cannot increase the number of time series. Tenants beyond a maximum number share one
+//! label ([`tenant_meter::label`]).
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -16,6 +17,7 @@ use metrics_util::MetricKindMask;
 
 use crate::event::Name;
 use crate::import::Import;
+use crate::tenant_meter;
 
 const READY: &str = "modhost_ready";
 const CHECK: &str = "modhost_ready_check";
@@ -153,13 +155,13 @@ pub fn event(source: &Name, tenant: &Name, outcome: EventOutcome) {
         EventOutcome::Unreadable => "unreadable",
         EventOutcome::Challenge => "challenge",
     };
-    let (source, tenant) = (source.as_str().to_owned(), tenant.as_str().to_owned());
+    let (source, tenant) = (source.as_str().to_owned(), tenant_meter::label(tenant));
     counter!(EVENTS, "source" => source, "tenant" => tenant, "outcome" => outcome).increment(1);
 }
 
 /// Counts an attempt, by the state in which it left the delivery.
 pub fn attempt(module: &Name, tenant: &Name, state: &'static str, took: Duration) {
-    let (module, tenant) = (module.as_str().to_owned(), tenant.as_str().to_owned());
+    let (module, tenant) = (module.as_str().to_owned(), tenant_meter::label(tenant));
     histogram!(ATTEMPT_SECONDS, "module" => module.clone()).record(took);
     counter!(ATTEMPTS, "module" => module, "tenant" => tenant, "state" => state).increment(1);
 }

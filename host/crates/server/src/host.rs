@@ -23,6 +23,7 @@ use modhost_core::clock::SystemClock;
 use modhost_core::event::Name;
 use modhost_core::metrics;
 use modhost_core::sync::lock;
+use modhost_core::tenant_meter;
 use modhost_ingress::health::{self, Health};
 use modhost_ingress::listener::{Listener, ListenerRules, Routes};
 use modhost_ingress::sources::event_socket::EventSockets;
@@ -376,6 +377,8 @@ impl Parts {
         self.sources.set_unconfirmed(config.unconfirmed);
         let tenants: HashSet<Name> = config.tenants.iter().map(|tenant| tenant.name.clone()).collect();
         self.clients.retain(|tenant| tenants.contains(tenant));
+        let names = config.tenants.iter().map(|tenant| tenant.name.clone());
+        tenant_meter::configure(names.collect(), config.max_tenant_labels);
         self.registry.set_cpu_weights(config.tenants.iter().map(|tenant| (tenant.name.clone(), tenant.cpu_weight)));
         self.registry.set(config.specs, || self.dispatcher.set_routes(config.tenants, config.routes, config.apology));
         // After the routes: the events of a new source need them.
@@ -419,6 +422,7 @@ async fn run_metrics_upkeep() -> std::convert::Infallible {
     loop {
         tokio::time::sleep(metrics::UPKEEP).await;
         metrics::upkeep();
+        tenant_meter::maintain();
     }
 }
 

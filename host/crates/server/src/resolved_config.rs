@@ -49,6 +49,8 @@ pub struct ResolvedConfig {
     pub tenants: Vec<TenantSpec>,
     /// The routes, for dispatch.
     pub routes: Vec<RouteSpec>,
+    /// The maximum number of tenants with a label of their own in metrics.
+    pub max_tenant_labels: usize,
     /// The message to users whose module was removed, for dispatch.
     pub apology: Arc<str>,
     /// The modules, for the engine.
@@ -122,6 +124,7 @@ impl ResolvedConfig {
             rules,
             tenants,
             routes: modules.map(|module| route(module, active)).collect(),
+            max_tenant_labels: settings.server.max_tenant_labels,
             apology: settings.server.apology.as_str().into(),
             specs,
             admin_token,

@@ -12,6 +12,7 @@ use rustls_platform_verifier::BuilderVerifierExt;
 use super::SetupError;
 use modhost_core::event::Name;
 use modhost_core::sync::lock;
+use modhost_core::tenant_meter::{self, ConnectionInUse, ConnectionKind, TenantMeter};
 
 /// Maximum time to connect, including name resolution and TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,22 +51,32 @@ pub struct HttpClients {
     pub(super) calls: Client,
     /// For answers that a guest reads at its own pace. Each has a connection of its own, also over HTTP/2.
     pub(super) streams: Client,
+    meter: Arc<TenantMeter>,
 }
 
 impl HttpClients {
-    /// Creates the clients of a tenant.
+    /// Creates the clients of a tenant, whose connections aren't counted anywhere.
     ///
     /// # Errors
     ///
     /// As [`http_client`].
     pub fn new() -> Result<Self, SetupError> {
+        Self::with_meter(Arc::default())
+    }
+
+    fn with_meter(meter: Arc<TenantMeter>) -> Result<Self, SetupError> {
         let mut tls = tls_config()?;
         tls.resumption = Resumption::in_memory_sessions(MAX_SESSIONS);
         let builder = || for_platforms(with_tls(tls.clone()));
         let calls = build(builder().pool_max_idle_per_host(MAX_IDLE_PER_HOST))?;
         // Without idle connections there is no pool, and each request opens a connection.
         let streams = build(builder().pool_max_idle_per_host(0))?;
-        Ok(Self { calls, streams })
+        Ok(Self { calls, streams, meter })
+    }
+
+    /// Counts a connection of the tenant as in use until the returned value is dropped.
+    pub(super) fn connection(&self) -> ConnectionInUse {
+        self.meter.connection(ConnectionKind::Platform)
     }
 
     /// Returns the client that opens a connection for each request, for an answer that is read for as long as the
@@ -90,7 +101,7 @@ impl TenantHttpClients {
         if let Some(clients) = clients.get(tenant) {
             return Ok(clients.clone());
         }
-        let created = HttpClients::new()?;
+        let created = HttpClients::with_meter(tenant_meter::of(tenant))?;
         clients.insert(tenant.clone(), created.clone());
         Ok(created)
     }

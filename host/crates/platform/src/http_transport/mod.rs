@@ -157,8 +157,10 @@ impl HttpTransport {
         let headers = self.headers_of(call)?;
         let mut attempt = 1;
         loop {
-            let whole =
-                async { whole(self.attempt(&self.clients.calls, &headers, call, attempt).await?, Bytes::new()).await };
+            let whole = async {
+                let _connection = self.clients.connection();
+                whole(self.attempt(&self.clients.calls, &headers, call, attempt).await?, Bytes::new()).await
+            };
             match call.with_deadline(whole).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => self.wait(call, attempt, &failure).await?,
@@ -172,9 +174,13 @@ impl HttpTransport {
         let headers = self.headers_of(&call)?;
         let mut attempt = 1;
         loop {
+            let connection = self.clients.connection();
             match call.with_deadline(self.attempt(&self.clients.streams, &headers, &call, attempt)).await {
-                Ok(response) => return Ok(StreamingResponse::new(self.clone(), call, response)),
-                Err(failure) => self.wait(&call, attempt, &failure).await?,
+                Ok(response) => return Ok(StreamingResponse::new(self.clone(), call, response, connection)),
+                Err(failure) => {
+                    drop(connection);
+                    self.wait(&call, attempt, &failure).await?;
+                }
             }
             attempt += 1;
         }

@@ -11,6 +11,7 @@ use super::{ANSWER_LIMIT, Answer, Call, HttpTransport, whole};
 use crate::chat_completion::{Fault, MAX_EVENT};
 use crate::{CallError, ErrorKind, Result};
 use modhost_core::sse::{self, BodyFormat, Item, Parser};
+use modhost_core::tenant_meter::ConnectionInUse;
 
 /// A started answer. It is read only on demand, so that backpressure reaches the server. Dropping it closes the
 /// connection.
@@ -23,11 +24,18 @@ pub(crate) struct StreamingResponse {
     piece: Bytes,
     /// Whether the body has ended.
     is_over: bool,
+    _connection: ConnectionInUse,
 }
 
 impl StreamingResponse {
-    pub(super) fn new(transport: Arc<HttpTransport>, call: Call, response: reqwest::Response) -> Self {
-        Self { transport, call, response, parser: Parser::new(MAX_EVENT), piece: Bytes::new(), is_over: false }
+    pub(super) fn new(
+        transport: Arc<HttpTransport>,
+        call: Call,
+        response: reqwest::Response,
+        connection: ConnectionInUse,
+    ) -> Self {
+        let (parser, piece) = (Parser::new(MAX_EVENT), Bytes::new());
+        Self { transport, call, response, parser, piece, is_over: false, _connection: connection }
     }
 
     /// Waits until it is clear whether the answer consists of events. Its beginning decides, because some servers
@@ -90,7 +98,7 @@ impl StreamingResponse {
 
     /// Reads an answer without events to its end. Also returns its call.
     pub(crate) async fn whole(self) -> Result<(Call, Answer)> {
-        let Self { transport, call, response, piece, .. } = self;
+        let Self { transport, call, response, piece, _connection, .. } = self;
         match call.with_deadline(whole(response, piece)).await {
             Ok(answer) => Ok((call, answer)),
             Err(failure) => Err(transport.failed(&call, 1, &failure)),

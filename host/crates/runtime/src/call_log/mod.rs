@@ -30,6 +30,7 @@ use modhost_core::event::{DeliveryId, Name};
 use modhost_core::import::{Import, RecordedImport};
 use modhost_core::limits::Limits;
 use modhost_core::sync::{get_mut, lock};
+use modhost_core::tenant_meter::TenantMeter;
 use modhost_platform::{CallError, ErrorKind};
 use modhost_storage::journal::{Call, CommitHandle, Journal, JournalError, Lease};
 pub(crate) use recorded_call::{Begun, InFlight, RecordedCall, Replayed, Requested};
@@ -48,6 +49,8 @@ pub struct CallLog {
     delivery: DeliveryId,
     /// The module; set when an attempt starts.
     module: Option<Name>,
+    /// The counters of what the tenant uses; set when an attempt starts.
+    tenant_meter: Option<Arc<TenantMeter>>,
     /// The journal, and the lease under which the attempt writes to it.
     journal: Option<(Arc<dyn Journal>, Lease)>,
     /// What the unfinished deliveries of the tenant may take in the journal; none: unlimited.
@@ -91,6 +94,7 @@ impl CallLog {
         Self {
             delivery,
             module: None,
+            tenant_meter: None,
             journal,
             quota: None,
             dry_run,
@@ -122,16 +126,18 @@ impl CallLog {
     }
 
     /// Starts an attempt of a module within limits, and restores the progress of earlier attempts. `spec_of` returns
-    /// the declarations of calls.
+    /// the declarations of calls. The meter counts the calls that are made.
     #[must_use]
     pub(crate) fn start<P: 'static>(
         mut self,
         module: Name,
+        tenant_meter: Arc<TenantMeter>,
         limits: Limits,
         spec_of: impl Fn(Import) -> Option<CallSpec<P>>,
         progress: &mut P,
     ) -> Self {
         self.module = Some(module);
+        self.tenant_meter = Some(tenant_meter);
         self.usage = UsageMeter::new(limits);
         let state = get_mut(&mut self.state);
         let spec_of = |import: &RecordedImport| import.known().and_then(&spec_of);

@@ -363,6 +363,9 @@ impl RecordedCall<InFlight> {
         }
         let took = self.state.since.elapsed();
         let (module, delivery) = (log.module.as_ref().map(tracing::field::display), &log.delivery);
+        if let Some(meter) = &log.tenant_meter {
+            meter.count_call(*import);
+        }
         metrics::call(*import, error.map_or("ok", |error| error.kind.as_str()), took);
         match error {
             None => tracing::debug!(module, %delivery, %import, ?took, "call answered"),

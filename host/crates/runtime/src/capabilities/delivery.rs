@@ -13,6 +13,7 @@ use crate::call_log::{CallLog, InFlight, RecordedCall, Requested, UsageMeter};
 use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::limits::Limits;
 use modhost_core::sync::lock;
+use modhost_core::tenant_meter::{self, TenantMeter};
 use modhost_platform::{CallError, Caller, Platform, StepStatus};
 use modhost_storage::keyvalue::{KeyValue, Space};
 
@@ -35,6 +36,7 @@ pub struct Delivery {
     /// Created with the first call; some deliveries make none.
     caller: OnceLock<Caller>,
     tenant_memory: Option<Arc<TenantMemory>>,
+    tenant_meter: Arc<TenantMeter>,
     progress: Mutex<Progress>,
     salt: [u8; 32],
 }
@@ -123,7 +125,8 @@ impl Delivery {
             salt,
         } = begin;
         let mut progress = Progress::default();
-        let call_log = call_log.start(module.clone(), limits, spec_of, &mut progress);
+        let tenant_meter = tenant_meter::of(&event.tenant);
+        let call_log = call_log.start(module.clone(), tenant_meter.clone(), limits, spec_of, &mut progress);
         let id = call_log.delivery().clone();
         let log = DeliveryLog::new(event.clone(), module.clone(), id.clone(), &limits, tenant_log);
         Self {
@@ -137,6 +140,7 @@ impl Delivery {
             keyvalue,
             caller: OnceLock::new(),
             tenant_memory,
+            tenant_meter,
             progress: Mutex::new(progress),
             salt,
         }
@@ -155,6 +159,11 @@ impl Delivery {
     /// Returns the memory shared with the tenant's other deliveries, if the tenant has a memory limit.
     pub fn tenant_memory(&self) -> Option<&Arc<TenantMemory>> {
         self.tenant_memory.as_ref()
+    }
+
+    /// Returns the counters of what the tenant uses.
+    pub fn tenant_meter(&self) -> &Arc<TenantMeter> {
+        &self.tenant_meter
     }
 
     /// Returns the random seed for one of several uses. It is the same in every attempt.

@@ -27,7 +27,8 @@ struct Use {
 /// The total memory of a tenant's running deliveries.
 #[derive(Debug)]
 pub struct TenantMemory {
-    limit: Option<u64>,
+    /// In bytes; `u64::MAX` if the tenant has no limit of its own. Changes only while `all.state` is locked.
+    limit: AtomicU64,
     /// Changes only while `all.state` is locked.
     used: AtomicU64,
     all: Arc<GuestMemory>,
@@ -41,14 +42,21 @@ impl GuestMemory {
 
     /// Creates the counter of a tenant. `limit` is in bytes; without one, only the memory of all tenants limits it.
     pub fn tenant(self: &Arc<Self>, limit: Option<u64>) -> Arc<TenantMemory> {
+        let limit = AtomicU64::new(limit.unwrap_or(u64::MAX));
         Arc::new(TenantMemory { limit, used: AtomicU64::new(0), all: self.clone() })
     }
 }
 
 impl TenantMemory {
-    /// Returns the tenant's own limit, in bytes.
-    pub fn limit(&self) -> Option<u64> {
-        self.limit
+    /// Replaces the tenant's own limit, in bytes. The memory in use stays counted.
+    pub fn set_limit(&self, limit: Option<u64>) {
+        let _all = lock(&self.all.state);
+        self.limit.store(limit.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Returns the memory in use, in bytes.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
     }
 
     /// Takes this many bytes.
@@ -61,7 +69,8 @@ impl TenantMemory {
         let mut all = lock(&self.all.state);
         let before = self.used.load(Ordering::Relaxed);
         let own = before.saturating_add(bytes);
-        if let Some(limit) = self.limit.filter(|limit| own > *limit) {
+        let limit = self.limit.load(Ordering::Relaxed);
+        if own > limit {
             return Err(LimitReached::TenantMemory(limit));
         }
         let total = all.bytes.saturating_add(bytes);

@@ -18,7 +18,7 @@ mod sweep;
 mod tests;
 mod worker;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -121,6 +121,17 @@ struct Inner {
     closing: CancellationToken,
     /// Canceled when running deliveries have to end immediately.
     stop: CancellationToken,
+}
+
+/// The state of a tenant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TenantStatus {
+    /// The weight of its share of the CPU time; `None` if the tenant is not in the settings.
+    pub cpu_weight: Option<u32>,
+    /// The number of its running deliveries.
+    pub running: u64,
+    /// The memory of its running guests, in bytes.
+    pub memory: u64,
 }
 
 /// The deliveries of one tenant to one module.
@@ -350,6 +361,20 @@ impl Dispatcher {
     /// Returns the number of running deliveries of a module.
     pub fn in_flight(&self, module: &Name) -> usize {
         lock(&self.0.running).of_module(module)
+    }
+
+    /// Returns the tenants in the settings, and those that have running deliveries.
+    pub fn tenants(&self) -> HashMap<Name, TenantStatus> {
+        let routes = self.0.routes.load();
+        let status = |(name, tenant): (&Name, &Arc<Tenant>)| {
+            let cpu_weight = (!tenant.is_removed).then_some(tenant.cpu_weight);
+            (name.clone(), TenantStatus { cpu_weight, running: 0, memory: tenant.memory.used() })
+        };
+        let mut tenants: HashMap<Name, TenantStatus> = routes.tenants().map(status).collect();
+        for (tenant, running) in lock(&self.0.running).by_tenant() {
+            tenants.entry(tenant.clone()).or_default().running = *running as u64;
+        }
+        tenants
     }
 
     /// Subscribes to the attempts that fail from now on.

@@ -77,10 +77,11 @@ pub(super) struct Tenant {
     pub(super) concurrency: usize,
     pub(super) max_deliveries: u64,
     pub(super) total_journal: Option<u64>,
+    pub(super) cpu_weight: u32,
     pub(super) ceilings: LimitAmounts,
     pub(super) memory: Arc<TenantMemory>,
     pub(super) log: Arc<TenantLog>,
-    is_removed: bool,
+    pub(super) is_removed: bool,
     rate: Option<Arc<RateLimiter>>,
 }
 
@@ -105,31 +106,35 @@ impl Routes {
                     Some(rate) if rate.per_second() == f64::from(per_second) => rate,
                     _ => Arc::new(RateLimiter::new(per_second)),
                 });
-            // If the limit is unchanged, the memory in use stays counted.
+            // The memory in use stays counted.
             let memory = match old_tenant {
-                Some(tenant) if tenant.memory.limit() == spec.total_memory => tenant.memory.clone(),
-                _ => guest_memory.tenant(spec.total_memory),
+                Some(tenant) => tenant.memory.clone(),
+                None => guest_memory.tenant(spec.total_memory),
             };
+            memory.set_limit(spec.total_memory);
             let log = match old_tenant {
                 Some(tenant) if tenant.log.bytes_per_second() == f64::from(spec.log_rate) => tenant.log.clone(),
                 _ => Arc::new(TenantLog::new(spec.log_rate)),
             };
-            let TenantSpec { name, platform, concurrency, max_deliveries, total_journal, ceilings, is_removed, .. } =
-                spec;
             let tenant = Tenant {
-                platform,
-                concurrency,
-                max_deliveries,
-                total_journal,
-                ceilings,
+                platform: spec.platform,
+                concurrency: spec.concurrency,
+                max_deliveries: spec.max_deliveries,
+                total_journal: spec.total_journal,
+                cpu_weight: spec.cpu_weight,
+                ceilings: spec.ceilings,
                 memory,
                 log,
-                is_removed,
+                is_removed: spec.is_removed,
                 rate,
             };
-            (name, Arc::new(tenant))
+            (spec.name, Arc::new(tenant))
         });
         Self { tenants: tenants.collect(), modules: modules.into_iter().map(Arc::new).collect(), apology }
+    }
+
+    pub(super) fn tenants(&self) -> impl Iterator<Item = (&Name, &Arc<Tenant>)> {
+        self.tenants.iter()
     }
 
     pub(super) fn tenant(&self, name: &Name) -> Option<&Arc<Tenant>> {

@@ -283,6 +283,11 @@ impl Running {
         self.tenants.get(tenant).copied().unwrap_or_default()
     }
 
+    /// Returns the number of running attempts of each tenant that has any.
+    pub(super) fn by_tenant(&self) -> &HashMap<Name, usize> {
+        &self.tenants
+    }
+
     pub(super) fn of_module(&self, module: &Name) -> usize {
         self.modules.get(module).copied().unwrap_or_default()
     }

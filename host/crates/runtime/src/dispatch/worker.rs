@@ -19,6 +19,7 @@ use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::limits::Limits;
 use modhost_core::metrics;
 use modhost_core::plural::counted;
+use modhost_core::tenant_meter;
 use modhost_storage::journal::{
     AttemptReport, Call, Claimed, Details, Disposition, FailureReason, JournalError, State,
 };
@@ -32,6 +33,10 @@ const MAX_NOTICE_ATTEMPTS: u32 = 20;
 /// Makes an attempt. Whatever fails or panics, the delivery is finalized and its run slot is released.
 pub(super) async fn attempt(inner: Arc<Inner>, claimed: Claimed, slot: RunSlot) {
     let started = inner.clock.now();
+    if claimed.attempt() == 1 {
+        let waited = started.duration_since(claimed.received_at).unwrap_or_default();
+        tenant_meter::of(&claimed.event.tenant).add_delivery_wait(waited);
+    }
     // Set once the attempt has started. The handlers of a lost lease and of a panic use it.
     let started_delivery = OnceLock::new();
     let attempt = AssertUnwindSafe(work(&inner, &claimed, &started_delivery)).catch_unwind();

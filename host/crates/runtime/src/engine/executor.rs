@@ -26,6 +26,7 @@ use super::cpu_time;
 use modhost_core::event::Name;
 use modhost_core::limits::DEFAULT_CPU_WEIGHT;
 use modhost_core::sync::lock;
+use modhost_core::tenant_meter::TenantMeter;
 
 /// How much lower the priority of guest threads is, as a nice value: the threads that accept events and serve the admin
 /// API run first when all cores are busy.
@@ -71,8 +72,9 @@ struct Queues {
 /// The guests of a tenant.
 struct Tenant {
     weight: u32,
-    /// The guests that can continue.
-    ready: VecDeque<Runnable>,
+    meter: Arc<TenantMeter>,
+    /// The guests that can continue, each since when.
+    ready: VecDeque<(Instant, Runnable)>,
     /// The CPU time of its guests, divided by the weight that the tenant had at the time, as a multiple of the default.
     /// After an idle period, it is raised to at most [`MAX_LAG`] behind `Queues::now`.
     virtual_time: Duration,
@@ -108,17 +110,19 @@ impl Executor {
         lock(&self.shared.queues).set_weights(weights);
     }
 
-    /// Runs a future as a guest of a tenant, in the context of the caller's runtime.
+    /// Runs a future as a guest of a tenant, in the context of the caller's runtime. The meter counts its CPU time, and the
+    /// time that it waits for a thread.
     pub(super) fn spawn<T: Send + 'static>(
         &self,
         tenant: &Name,
+        meter: Arc<TenantMeter>,
         future: impl Future<Output = T> + Send + 'static,
     ) -> Running<T> {
         let future = InRuntime { runtime: Handle::current(), future: Some(Box::pin(future)) };
         let (shared, tenant) = (Arc::downgrade(&self.shared), tenant.clone());
         let schedule = move |runnable| {
             if let Some(shared) = shared.upgrade() {
-                shared.schedule(&tenant, runnable);
+                shared.schedule(&tenant, &meter, runnable);
             }
         };
         let (runnable, task) = async_task::spawn(AssertUnwindSafe(future).catch_unwind(), schedule);
@@ -141,14 +145,14 @@ impl Drop for Executor {
 
 impl Shared {
     /// Queues a guest that can continue.
-    fn schedule(&self, tenant: &Name, runnable: Runnable) {
+    fn schedule(&self, tenant: &Name, meter: &Arc<TenantMeter>, runnable: Runnable) {
         let mut guard = lock(&self.queues);
         let queues = &mut *guard;
         if queues.closed {
             drop(guard);
             return drop(runnable);
         }
-        let virtual_time = queues.push(tenant, runnable);
+        let virtual_time = queues.push(tenant, meter, runnable);
         if queues.running.len() < self.threads {
             drop(guard);
             return self.ready.notify_one();
@@ -197,16 +201,20 @@ impl Queues {
     }
 
     /// Adds a guest that can continue. Returns the virtual time of its tenant.
-    fn push(&mut self, tenant: &Name, runnable: Runnable) -> Duration {
-        let weights = &self.weights;
-        let state = self.tenants.entry(tenant.clone()).or_insert_with(|| Tenant::new(weight_of(weights, tenant)));
+    fn push(&mut self, tenant: &Name, meter: &Arc<TenantMeter>, runnable: Runnable) -> Duration {
+        let new = || Tenant::new(weight_of(&self.weights, tenant), meter.clone());
+        let state = self.tenants.entry(tenant.clone()).or_insert_with(new);
+        // A tenant that was removed from the settings and added again has a new meter.
+        if !Arc::ptr_eq(&state.meter, meter) {
+            state.meter = meter.clone();
+        }
         if state.ready.is_empty() {
             if state.running == 0 {
                 state.virtual_time = state.virtual_time.max(self.now.saturating_sub(MAX_LAG));
             }
             self.order.insert((state.virtual_time, tenant.clone()));
         }
-        state.ready.push_back(runnable);
+        state.ready.push_back((Instant::now(), runnable));
         state.virtual_time
     }
 
@@ -214,7 +222,8 @@ impl Queues {
     fn next(&mut self) -> Option<(Name, Duration, Runnable)> {
         let (virtual_time, tenant) = self.order.pop_first()?;
         let state = self.tenants.get_mut(&tenant)?;
-        let runnable = state.ready.pop_front()?;
+        let (since, runnable) = state.ready.pop_front()?;
+        state.meter.add_cpu_wait(since.elapsed());
         state.running += 1;
         if !state.ready.is_empty() {
             self.order.insert((virtual_time, tenant.clone()));
@@ -232,6 +241,7 @@ impl Queues {
         }
         let Some(state) = self.tenants.get_mut(tenant) else { return };
         state.running -= 1;
+        state.meter.add_cpu(used);
         let is_ready = !state.ready.is_empty();
         if is_ready {
             self.order.remove(&(state.virtual_time, tenant.clone()));
@@ -248,8 +258,8 @@ impl Queues {
 }
 
 impl Tenant {
-    fn new(weight: u32) -> Self {
-        Self { weight, ready: VecDeque::new(), virtual_time: Duration::ZERO, running: 0 }
+    fn new(weight: u32, meter: Arc<TenantMeter>) -> Self {
+        Self { weight, meter, ready: VecDeque::new(), virtual_time: Duration::ZERO, running: 0 }
     }
 }
 
@@ -341,12 +351,16 @@ mod tests {
         Name::from(name)
     }
 
+    fn meter() -> Arc<TenantMeter> {
+        Arc::default()
+    }
+
     /// Adds guests of a tenant that can continue.
     fn push(queues: &mut Queues, tenant: &str, guests: usize) {
         for _ in 0..guests {
             let (runnable, task) = async_task::spawn(std::future::pending::<()>(), |_| {});
             task.detach();
-            queues.push(&name(tenant), runnable);
+            queues.push(&name(tenant), &meter(), runnable);
         }
     }
 
@@ -357,7 +371,7 @@ mod tests {
             let (tenant, started_at, runnable) = queues.next().unwrap();
             queues.charge(&tenant, started_at, SLICE);
             *counts.entry(tenant.to_string()).or_default() += 1;
-            queues.push(&tenant, runnable);
+            queues.push(&tenant, &meter(), runnable);
         }
         counts
     }
@@ -394,13 +408,13 @@ mod tests {
             let (ended, slice, (tenant, started_at, runnable)) = running.swap_remove(first);
             now = ended;
             queues.charge(&tenant, started_at, slice);
-            queues.push(&tenant, runnable);
+            queues.push(&tenant, &meter(), runnable);
             used += slice;
             *shares.entry(tenant.to_string()).or_default() += slice;
         }
         for (_, slice, (tenant, started_at, runnable)) in running {
             queues.charge(&tenant, started_at, slice);
-            queues.push(&tenant, runnable);
+            queues.push(&tenant, &meter(), runnable);
         }
         shares
     }
@@ -449,7 +463,7 @@ mod tests {
         set_weights(&mut queues, &[("heavy", 400)]);
         let (tenant, started_at, runnable) = on_thread;
         queues.charge(&tenant, started_at, SLICE);
-        queues.push(&tenant, runnable);
+        queues.push(&tenant, &meter(), runnable);
         let counts = run(&mut queues, 500);
         assert!((395..=405).contains(&counts["heavy"]), "{counts:?}");
         set_weights(&mut queues, &[]);
@@ -502,7 +516,7 @@ mod tests {
     async fn guests_use_the_runtime_of_the_caller() {
         let executor = executor();
         let tenant = name("acme");
-        let slept = executor.spawn(&tenant, async {
+        let slept = executor.spawn(&tenant, meter(), async {
             tokio::time::sleep(Duration::from_millis(1)).await;
             tokio::spawn(async { 7 }).await.unwrap()
         });
@@ -513,11 +527,11 @@ mod tests {
     async fn panic_of_a_guest_reaches_the_caller_and_no_other_guest() {
         let executor = executor();
         let tenant = name("acme");
-        let guest = executor.spawn(&tenant, async { panic!("the guest broke") });
+        let guest = executor.spawn(&tenant, meter(), async { panic!("the guest broke") });
         let panic = AssertUnwindSafe(guest).catch_unwind().await.unwrap_err();
         assert_eq!(panic.downcast_ref(), Some(&"the guest broke"));
         for _ in 0..2 * executor.shared.threads {
-            assert_eq!(executor.spawn(&tenant, async { 1 }).await, 1);
+            assert_eq!(executor.spawn(&tenant, meter(), async { 1 }).await, 1);
         }
     }
 
@@ -536,7 +550,7 @@ mod tests {
         let executor = executor();
         let (sender, mut dropped) = oneshot::channel();
         let guest = SendsOnDrop(Some(sender));
-        let running = executor.spawn(&name("acme"), async move {
+        let running = executor.spawn(&name("acme"), meter(), async move {
             let _guest = guest;
             std::future::pending::<()>().await;
         });
@@ -552,7 +566,7 @@ mod tests {
             let (sender, dropped) = oneshot::channel();
             let guest = SendsOnDrop(Some(sender));
             let (started, starts) = oneshot::channel();
-            let running = executor.spawn(&name("acme"), async move {
+            let running = executor.spawn(&name("acme"), meter(), async move {
                 let _guest = guest;
                 let _ = started.send(());
                 std::future::pending::<()>().await;

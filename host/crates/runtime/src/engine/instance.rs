@@ -102,7 +102,8 @@ pub(super) fn start(version: &Version, delivery: &Arc<Delivery>) -> Running<Gues
         capabilities: version.prepared().begin(delivery),
         delivery: delivery.clone(),
     };
-    version.executor().spawn(&delivery.event.tenant, instance.run().in_current_span().with_current_subscriber())
+    let (tenant, meter) = (&delivery.event.tenant, delivery.tenant_meter().clone());
+    version.executor().spawn(tenant, meter, instance.run().in_current_span().with_current_subscriber())
 }
 
 /// An instance that is not created yet.

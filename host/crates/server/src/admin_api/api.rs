@@ -16,10 +16,11 @@ use serde_json::{Value, json};
 use super::access::{self, Access};
 use super::module_view::WaitingView;
 use super::view::{DeliveryView, DetailsView, SourceView, TotalsView};
-use super::{keyvalue, modules, unreadable};
+use super::{keyvalue, modules, tenants, unreadable};
 use crate::telemetry::{self};
 use modhost_core::event::{DeliveryId, Name};
 use modhost_core::metrics;
+use modhost_core::tenant_meter;
 use modhost_ingress::health::{self, Health, Report};
 use modhost_ingress::sources::Sources;
 use modhost_ingress::sources::event_socket::EventSockets;
@@ -87,6 +88,8 @@ pub fn router(admin: Admin) -> Router {
         .route("/modules/{name}/resume", post(modules::resume))
         .route("/modules/{name}/promote", post(modules::promote))
         .route("/modules/{name}/abort", post(modules::abort))
+        .route("/tenants", get(tenants::list))
+        .route("/tenants/{name}", get(tenants::show))
         .route("/keyvalue/{tenant}/{module}", get(keyvalue::buckets))
         .route("/keyvalue/{tenant}/{module}/{bucket}", get(keyvalue::keys))
         .route("/keyvalue/{tenant}/{module}/{bucket}/value", get(keyvalue::value))
@@ -224,7 +227,8 @@ async fn metrics(State(admin): State<Admin>) -> Result<Response, ApiError> {
         metrics::module(&module.name, serves, paused, module.loaded);
     }
     let format = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    Ok((format, metrics::render()).into_response())
+    let of_tenants = tenant_meter::render(&tenants::gauges(&admin).await?);
+    Ok((format, metrics::render() + &of_tenants).into_response())
 }
 
 async fn openapi() -> Response {

@@ -5,6 +5,7 @@ mod api;
 mod keyvalue;
 mod module_view;
 mod modules;
+mod tenants;
 mod unreadable;
 mod view;
 
@@ -12,6 +13,7 @@ pub use access::{Access, AccessRules};
 pub use api::{Admin, router};
 pub use module_view::{CanaryView, HeldBackView, ModuleView, OperatorActionView, PinnedView, VersionView, WaitingView};
 pub use modules::operator_name;
+pub use tenants::TenantView;
 pub use unreadable::{UnreadableDetailsView, UnreadableView};
 pub use view::{
     AttemptView, BucketView, CallView, ChangeView, DeliveryView, DetailsView, EventSocketView, EventView, GapView,

@@ -140,7 +140,7 @@ impl Host {
             Lease { delivery: DeliveryId::from_text("dlv_1"), tenant: "acme".into(), owner: "host".into(), attempt: 1 };
         let log = CallLog::new(self.disk.clone(), lease, recorded);
         let spec_of = |import| ALL_SPECS.into_iter().find(|spec| spec.import == import).copied();
-        Arc::new(log.start(Name::from("test"), self.limits, spec_of, progress))
+        Arc::new(log.start(Name::from("test"), Arc::default(), self.limits, spec_of, progress))
     }
 
     /// Kills the process, which loses everything that isn't on disk, and starts the next one.

@@ -38,6 +38,7 @@ use crate::call_log::{InFlight, RecordedCall};
 use failure::Failure;
 use guarded_resolver::Clients;
 use modhost_core::limits::Resource as Limited;
+use modhost_core::tenant_meter::ConnectionKind;
 use record::Answered;
 use request_body::{Positioned, RequestBody};
 use send::{Request, Timeouts};
@@ -206,6 +207,7 @@ async fn send(sender: Arc<Sender>, delivery: Arc<Delivery>, positioned: Position
     let make = move |call: &RecordedCall<InFlight>| {
         let idempotency_key = call.idempotency_key();
         async move {
+            let _connection = delivery.tenant_meter().connection(ConnectionKind::Http);
             let answered =
                 send::send(&sender, &delivery.event.tenant, delivery.limits(), request, &idempotency_key).await;
             answered.map_err(|failure| log_failure(&delivery, failure).into())
