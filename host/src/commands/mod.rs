@@ -20,6 +20,7 @@ mod sdk;
 mod send;
 mod serve;
 mod signals;
+mod tenants;
 mod test;
 
 use std::net::SocketAddr;
@@ -138,6 +139,11 @@ enum Command {
     /// be retried) or `dropped`. Commands go to the admin API of the running host. With --data-dir, they read the data
     /// directory of a stopped host.
     Deliveries(deliveries::DeliveriesArgs),
+    /// Show what each tenant uses: CPU, memory, journal, calls, connections
+    ///
+    /// Tells which tenant keeps a running host busy. CPU time and calls count from the start of the host; everything else is the
+    /// current state. Exit code: 0 on success, 1 otherwise.
+    Tenants(tenants::TenantsArgs),
     /// Show which modules receive which events
     Routes(routes::RoutesArgs),
     /// Compile a component; the host runs this command itself
@@ -317,6 +323,7 @@ fn run(command: Command) -> ExitCode {
         Command::Test(args) => block_on(test::run(args)),
         Command::Send(args) => block_on(send::run(args)),
         Command::Modules(args) => block_on(modules::run(args)),
+        Command::Tenants(args) => block_on(tenants::run(args)),
         Command::Routes(args) => routes::run(args),
         Command::Check(args) => block_on(check::run(args)),
         // Without a runtime: its threads would take resources from the compiler.

@@ -42,6 +42,7 @@ mod small_disk;
 mod sources;
 mod streams;
 mod swaps;
+mod tenants;
 mod testing;
 mod tls;
 mod trials;
