@@ -223,6 +223,26 @@ async fn lists_tenants_by_any_column_and_explains_mistakes() {
     assert!(stopped.stderr.contains("no host answers at ") && stopped.stderr.contains("start the host"), "{stopped:?}");
 }
 
+/// A connection of `wasi:http` counts while its request waits for an answer.
+#[tokio::test]
+async fn counts_connections_of_http_requests() {
+    let (gate, silent) = (Gate::start().await, tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let address = silent.local_addr().unwrap();
+    let entry = format!("http = [{{ host = \"http://{address}\", private = true }}]\nretry = {{ attempts = 1 }}");
+    let modules = Settings::new().module("Test", "http_guest", &entry);
+    let host = serve(&settings("", &[("a", ""), ("b", "")], &modules, &gate)).await;
+    let text = format!(r#"[{{"send": {{"url": "http://{address}/"}}}}]"#);
+    post(&host, "a", "evt_1", "Test", &text).await;
+    let (connection, _) = silent.accept().await.unwrap();
+    let a = until_tenant(&host, "a", "a connection", |tenant| tenant["connections"]["http"] == 1).await;
+    assert_eq!(a["connections"]["platform"], 0, "{a}");
+    assert_eq!(tenant(&host, "b").await["connections"]["http"], 0);
+    assert_eq!(metrics(&host).await[r#"modhost_tenant_connections{tenant="a",to="http"}"#], 1.0);
+    drop((connection, silent));
+    let a = until_tenant(&host, "a", "a call", |tenant| tenant["calls"]["wasi:http"] == 1).await;
+    assert_eq!(a["connections"]["http"], 0, "{a}");
+}
+
 /// With many tenants, the number of series stays bounded, and those without a label are summed.
 #[tokio::test]
 async fn labels_are_bounded() {

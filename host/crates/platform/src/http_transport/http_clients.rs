@@ -98,7 +98,9 @@ impl TenantHttpClients {
     /// As [`http_client`].
     pub fn of(&self, tenant: &Name) -> Result<HttpClients, SetupError> {
         let mut clients = lock(&self.0);
-        if let Some(clients) = clients.get(tenant) {
+        if let Some(clients) = clients.get_mut(tenant) {
+            // The meter is another one if the tenant was away for a while.
+            clients.meter = tenant_meter::of(tenant);
             return Ok(clients.clone());
         }
         let created = HttpClients::with_meter(tenant_meter::of(tenant))?;

@@ -223,7 +223,7 @@ impl Model {
     fn due_since(&self, lane: usize) -> Option<SystemTime> {
         let due = self.due(lane);
         let since = |id: &DeliveryId| self.deliveries.iter().find(|(other, _)| other == id).map(|(_, it)| it.due);
-        due.iter().filter_map(since).min().map(|due| at(due))
+        due.iter().filter_map(since).min().map(at)
     }
 
     fn claim(&mut self, lane: usize, limit: u32, by: u8) -> Vec<(DeliveryId, [u32; 4])> {
