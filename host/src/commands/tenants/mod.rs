@@ -20,7 +20,7 @@ use modhost_server::admin_api::TenantView;
     "modhost tenants"
     "modhost tenants --sort memory"
     "modhost tenants show acme"
-    "modhost tenants --json | jq -r 'select(.waiting > 100).name'"
+    "modhost tenants --sort waiting --json"
 ))]
 pub struct TenantsArgs {
     #[command(subcommand)]
