@@ -154,7 +154,7 @@ fn find_host(config: Option<&Path>) -> anyhow::Result<HostAddress> {
         return Ok(HostAddress { admin: Url::parse(DEFAULT_ADMIN)?, source: String::new(), settings: None });
     }
     let file = path.display();
-    let settings = match Settings::load(path) {
+    let settings = match Settings::load_file(path) {
         Ok(settings) => settings,
         // The host runs with its previous settings. Operators need access to it especially now.
         Err(errors) => match find_in_default_data_dir(path) {

@@ -78,7 +78,7 @@ fn targets(args: &BuildArgs) -> anyhow::Result<BuildTargets> {
         ));
     }
     let command = |module: &Module| {
-        BuildCommand::of(module, &settings.file)
+        BuildCommand::of(module)
             .with_context(|| format!("{}: module {} has no `build` command", module.location, module.name))
     };
     let modules = modules.into_iter().map(|module| Ok((module.clone(), command(module)?)));

@@ -53,10 +53,11 @@ pub(super) struct BuildCommand {
 }
 
 impl BuildCommand {
-    /// Returns the build command of a module, if it has one. `file` is its modules.toml.
-    pub fn of(module: &Module, file: &Path) -> Option<Self> {
+    /// Returns the build command of a module, if it has one. It runs in the folder of the settings file that has the
+    /// module, unless the module has its own.
+    pub fn of(module: &Module) -> Option<Self> {
         let text = module.build.clone()?;
-        let beside = || file.parent().unwrap_or(Path::new(""));
+        let beside = || module.location.file.parent().unwrap_or(Path::new(""));
         let folder = module.folder.as_deref().unwrap_or_else(beside);
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         let name = module.name.to_string();

@@ -24,7 +24,7 @@ mod tenants;
 mod test;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
@@ -35,6 +35,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use diagnostics::error_with_help;
 use help::examples;
 use modhost_config::{CompilerSettings, ConfigErrors, Module, Settings};
+use modhost_core::event::Name;
 use modhost_core::sanitize;
 use modhost_core::suggest;
 use modhost_runtime::engine::{self, Compiler, CompilerLimits, Engine};
@@ -179,17 +180,19 @@ impl SettingsFile {
         Settings::load_in_time(&self.config)
     }
 
-    /// Loads the settings without a time limit, from `text` if it is given: an earlier content of the file.
+    /// Loads the settings without included files and without a time limit, from `text` if it is given: an earlier
+    /// content of the file.
     fn load_from(&self, text: Option<&str>) -> Result<Settings, ConfigErrors> {
         match text {
             Some(text) => Settings::parse(text, &self.config),
-            None => Settings::load(&self.config),
+            None => Settings::load_file(&self.config),
         }
     }
 
     /// Returns the data directory of the host with these settings, or the default one if they cannot be read.
     fn data_dir(&self) -> PathBuf {
-        self.load().map_or_else(|_| self.config.with_file_name(".modhost"), |settings| settings.server.data_dir)
+        Settings::load_file_in_time(&self.config)
+            .map_or_else(|_| self.config.with_file_name(".modhost"), |settings| settings.server.data_dir)
     }
 }
 
@@ -405,9 +408,32 @@ fn find_module<'s>(settings: &'s Settings, name: &str) -> anyhow::Result<&'s Mod
     let Some(found) = settings.modules.iter().find(|module| module.name.as_str() == name) else {
         let names: Vec<_> = settings.modules.iter().map(|module| module.name.as_str()).collect();
         let message = format!("there is no module {name} in {}", settings.file.display());
+        let refused = settings.included.iter().find(|file| file.refused.is_some() && may_have(&file.path, name));
+        if let Some(file) = refused {
+            let message = format!("{message}; {} is refused", file.path.display());
+            return Err(error_with_help(message, "`modhost check` shows why"));
+        }
         return Err(error_with_help(message, suggest::advice(name, &names)));
     };
     Ok(found)
+}
+
+/// Whether an included file that could not be read may be that of a module: files have the names of their tenants.
+fn may_have(file: &Path, module: &str) -> bool {
+    let stem = file.file_stem().and_then(|stem| stem.to_str());
+    module.split_once(Name::SEPARATOR).is_some_and(|(tenant, _)| stem == Some(tenant))
+}
+
+/// Logs the warnings of settings: mistakes the host can run with.
+fn log_warnings(settings: &Settings) {
+    const MAX_LOGGED: usize = 20;
+    let warnings = settings.warnings();
+    for warning in warnings.iter().take(MAX_LOGGED) {
+        tracing::warn!("{warning}");
+    }
+    if warnings.len() > MAX_LOGGED {
+        tracing::warn!(more = warnings.len() - MAX_LOGGED, "the settings have more warnings; see `modhost check`");
+    }
 }
 
 /// Returns this program as it was called, for commands that users copy from the output.

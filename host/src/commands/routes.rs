@@ -18,7 +18,7 @@ use modhost_config::{Module, Settings, Source, SourceKind};
 use modhost_core::event::event_filter::{Candidate, EventFilter, Mismatch};
 use modhost_core::event::{Event, Name};
 use modhost_core::sanitize::line;
-use modhost_server::resolved_config::reader;
+use modhost_server::resolved_config::{TenantsOfSources, reader};
 
 const DIM: Style = Style::new().dimmed();
 
@@ -172,9 +172,11 @@ fn as_json(settings: &Settings) -> anyhow::Result<String> {
 fn run_test(args: &TestArgs) -> anyhow::Result<ExitCode> {
     let settings = args.file.load()?;
     let event = read(args, &settings)?;
-    let candidate = Candidate::new(&event);
-    let verdicts: Vec<_> =
-        settings.modules.iter().map(|module| (module, module.wants.check(&module.name, &candidate))).collect();
+    let own_modules = settings.own_modules(&event.tenant);
+    let candidate = Candidate::new(&event).with_own_modules(Some(&own_modules));
+    // The own modules of other tenants never receive the event.
+    let modules = settings.modules.iter().filter(|it| it.owner.as_ref().is_none_or(|owner| *owner == event.tenant));
+    let verdicts: Vec<_> = modules.map(|module| (module, module.wants.check(module.id(), &candidate))).collect();
     let is_received = verdicts.iter().any(|(_, verdict)| verdict.is_ok());
     output::print!(
         "{}",
@@ -190,8 +192,9 @@ fn read(args: &TestArgs, settings: &Settings) -> anyhow::Result<Event> {
     let named = |source: &&Source| args.source.as_ref().is_none_or(|name| source.name.as_str() == name);
     let sources: Vec<_> = settings.sources.iter().filter(named).collect();
     let mut problems = String::new();
+    let tenants = TenantsOfSources::of(settings);
     for source in &sources {
-        match reader(source, settings)?.read(&headers, &body) {
+        match reader(source, &tenants)?.read(&headers, &body) {
             Ok(event) => return Ok(event),
             Err(problem) => _ = write!(problems, "\n  {}: {problem}", source.name),
         }
@@ -259,6 +262,9 @@ fn explain(reason: &Mismatch, event: &Event, wants: &EventFilter) -> String {
     match reason {
         Mismatch::Name => format!("`events` are {}", any_of(&wants.events)),
         Mismatch::OtherModule(module) => format!("the user chose the module \"{module}\""),
+        Mismatch::OwnModule(module) => {
+            format!("the user chose the module \"{module}\", and the tenant \"{}\" has its own", event.tenant)
+        }
         Mismatch::UnreadableModule => "the user chose a module, but its name cannot be read".to_owned(),
         Mismatch::Source => format!("`sources` are {}", any_of(&wants.sources)),
         Mismatch::Tenant => format!("`tenants` are {}", any_of(&wants.tenants)),

@@ -294,7 +294,7 @@ mod tests {
     }
 
     fn assistant(module: &str, chooses: bool) -> Assistant {
-        Assistant { id: format!("assistant_{module}"), module: module.into(), chooses }
+        Assistant { id: format!("assistant_{module}"), module: module.into(), chooses, tenant: None }
     }
 
     #[test]

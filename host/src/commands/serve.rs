@@ -9,14 +9,17 @@ use clap::Args;
 use super::help::examples;
 use super::running::RunningHost;
 use super::signals::Signals;
-use super::{HostArgs, SHUTDOWN_GRACE, compiler_program, output};
+use super::{HostArgs, SHUTDOWN_GRACE, compiler_program, log_warnings, output};
 use modhost_config::{Settings, SourceKind};
 use modhost_core::sanitize;
-use modhost_server::host::{Compiling, Host};
+use modhost_server::host::{Compiling, Host, LoadSettings};
 
 /// How long the list of modules waits for modules that are coming up. Cached components take less than a second; the log
 /// reports slower ones.
 const STARTUP_SUMMARY_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How many sources and modules are listed at the start.
+const MAX_LISTED: usize = 50;
 
 /// Arguments of `modhost serve`.
 #[derive(Args)]
@@ -33,16 +36,15 @@ pub struct ServeArgs {
 /// Runs the host until it receives a stop signal.
 pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let settings = args.host.load()?;
-    for warning in settings.warnings() {
-        tracing::warn!("{warning}");
-    }
+    log_warnings(&settings);
     args.host.accept_data_loss(&settings)?;
     let compiling = Compiling { program: Some(compiler_program()?), for_authors: false, shared_cache: None };
-    let load = move |text: Option<&str>| args.host.load_from(text);
+    let load =
+        LoadSettings { top: Box::new(move |text| args.host.load_from(text)), included: Box::new(|settings| settings) };
     // Until here, a signal ends the process immediately.
     let mut signals = Signals::new()?;
     let host = tokio::select! {
-        host = Host::start(Box::new(load), compiling) => host?,
+        host = Host::start(load, compiling) => host?,
         () = signals.stop_requested(|| {}) => return Ok(ExitCode::SUCCESS),
     };
     let running = RunningHost::this(host.public_address(), host.admin_address(), None);
@@ -71,15 +73,24 @@ pub(super) fn addresses(host: &Host, settings: &Settings) -> String {
         }
         SourceKind::EventSocket(_) => format!("  events    fetched from the event socket  (source {})", source.name),
     });
-    let admin = format!("  admin     http://{}/health", host.admin_address());
-    sources.chain([admin]).collect::<Vec<_>>().join("\n")
+    let mut lines: Vec<String> = sources.take(MAX_LISTED).collect();
+    if settings.sources.len() > MAX_LISTED {
+        lines.push(format!(
+            "  events    and {} more sources; see `modhost routes`",
+            settings.sources.len() - MAX_LISTED
+        ));
+    }
+    lines.push(format!("  admin     http://{}/health", host.admin_address()));
+    lines.join("\n")
 }
 
 /// Formats one line per module with its version, after all modules have come up or [`STARTUP_SUMMARY_TIMEOUT`] has passed.
 pub(super) async fn modules(host: &Host) -> String {
     // After the timeout, slower modules are listed as coming up.
     let _ = tokio::time::timeout(STARTUP_SUMMARY_TIMEOUT, host.registry().wait_until_loaded()).await;
-    let modules = host.registry().status().into_iter().map(|module| match module.version {
+    let status = host.registry().status();
+    let more = status.len().saturating_sub(MAX_LISTED);
+    let modules = status.into_iter().take(MAX_LISTED).map(|module| match module.version {
         Some(version) => format!("  module    {}  version {version}\n", module.name),
         None if module.coming_up => {
             format!("  module    {}  coming up; its deliveries wait\n", module.name)
@@ -90,5 +101,9 @@ pub(super) async fn modules(host: &Host) -> String {
             format!("  module    {}  no version serves, its deliveries wait: {why}\n", module.name)
         }
     });
-    modules.collect()
+    let mut text: String = modules.collect();
+    if more > 0 {
+        text.push_str(&format!("  module    and {more} more; see `modhost modules`\n"));
+    }
+    text
 }

@@ -12,7 +12,7 @@ use modhost_config::table::{Table, Value, to_json};
 use modhost_config::{Module, Settings};
 use modhost_core::event::event_filter::{Candidate, Mismatch};
 use modhost_core::event::{Event, Header, Name};
-use modhost_server::resolved_config::reader;
+use modhost_server::resolved_config::{TenantsOfSources, reader};
 
 /// The name of the event of a user's message for modules that only listen.
 const USER_MESSAGE_CREATED: &str = "unique.chat.user-message.created";
@@ -103,7 +103,7 @@ impl TestEvent {
         };
         module
             .wants
-            .check(&module.name, &Candidate::new(&event))
+            .check(module.id(), &Candidate::new(&event))
             .map_err(|reason| not_received(&reason, &event, module))?;
         Ok(event)
     }
@@ -143,8 +143,8 @@ impl ChatMessage {
         let assistant = assistant.unwrap_or_else(|| "assistant_1".to_owned());
         let mut payload = match chooses {
             true => json!({
-                "name": module.name,
-                "description": module.name,
+                "name": module.platform_name(),
+                "description": module.platform_name(),
                 "configuration": self.configuration,
                 "chatId": self.chat,
                 "assistantId": assistant,
@@ -245,8 +245,9 @@ fn headers(value: &Value<'_>) -> Option<HeaderMap> {
 fn read(source: Option<&str>, settings: &Settings, headers: &HeaderMap, body: &Bytes) -> anyhow::Result<Event> {
     let named = settings.sources.iter().filter(|it| source.is_none_or(|name| it.name.as_str() == name));
     let mut problems = Vec::new();
+    let tenants = TenantsOfSources::of(settings);
     for source in named {
-        match reader(source, settings)?.read(headers, body) {
+        match reader(source, &tenants)?.read(headers, body) {
             Ok(event) => return Ok(event),
             Err(problem) => problems.push(format!("as source \"{}\": {problem}", source.name)),
         }
@@ -268,6 +269,7 @@ fn not_received(reason: &Mismatch, event: &Event, module: &Module) -> anyhow::Er
             format!("`events` is {}; the event's name is `{}`", wanted.join(", "), event.name)
         }
         Mismatch::OtherModule(other) => format!("the user chose {other}"),
+        Mismatch::OwnModule(other) => format!("the user chose {other}, and the tenant {} has its own", event.tenant),
         Mismatch::UnreadableModule => "the user chose a module, but its name cannot be read".to_owned(),
         Mismatch::Source => format!("`sources` does not contain its source, {}", event.source),
         Mismatch::Tenant => format!("`tenants` does not contain its tenant, {}", event.tenant),

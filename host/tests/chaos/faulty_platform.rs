@@ -122,6 +122,7 @@ impl FaultyPlatform {
             module: (*module).to_owned(),
             configuration: json!({}),
             chooses: true,
+            tenant: None,
         });
         let documents = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/assistant/documents");
         let settings =

@@ -364,6 +364,7 @@ async fn platform(modules: &[&str], gate: Option<&Gate>) -> LocalPlatform {
         module: (*module).to_owned(),
         configuration: json!({}),
         chooses: true,
+        tenant: None,
     };
     let completion = gate.map(|gate| CompletionEndpoint { url: gate.url().parse().unwrap(), key: None, model: None });
     let assistants = modules.iter().map(assistant).collect();

@@ -289,6 +289,8 @@ impl Dispatch {
         });
         let routes = modules.iter().map(|module| RouteSpec {
             module: Name::from(*module),
+            platform_name: Name::from(*module),
+            owner: None,
             is_removed: false,
             wants: EventFilter {
                 events: vec![NamePattern::Exact(Event::MODULE_CHOSEN.into())],

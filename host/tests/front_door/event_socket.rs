@@ -410,6 +410,7 @@ async fn chats_continue_across_reconnects() {
         module: "Test".into(),
         configuration: json!({}),
         chooses: true,
+        tenant: None,
     };
     let platform = LocalPlatform::start(LocalSettings {
         assistants: vec![assistant],

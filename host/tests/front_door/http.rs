@@ -594,6 +594,7 @@ pub async fn platform() -> LocalPlatform {
         module: "Test".into(),
         configuration: json!({}),
         chooses: true,
+        tenant: None,
     };
     LocalPlatform::start(LocalSettings { assistants: vec![assistant], ..LocalSettings::default() }).await.unwrap()
 }

@@ -18,6 +18,7 @@ mod harness;
 mod health;
 mod host_discovery;
 mod http;
+mod includes;
 mod keyvalue;
 mod listener;
 mod logging;

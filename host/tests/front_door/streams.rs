@@ -29,6 +29,7 @@ impl Setup {
             module: "Test".into(),
             configuration: json!({}),
             chooses: true,
+            tenant: None,
         };
         let documents = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/assistant/documents");
         let (documents, assistants) = (Some(documents), vec![test]);

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use modhost_config::Settings;
 use modhost_config::source::EventFields;
-use modhost_core::event::event_filter::{Candidate, EventFilter, NamePattern, Path};
+use modhost_core::event::event_filter::{Candidate, EventFilter, ModuleId, NamePattern, Path};
 use modhost_core::event::{Event, Subject};
 use modhost_core::json::{Document, Value};
 use modhost_core::secret::Secret;
@@ -85,7 +85,8 @@ fn make(case: &Case) -> Source {
             owners: TenantResolver::One {
                 tenant: "default".into(),
                 companies: Vec::new(),
-                of_others: Default::default(),
+                owners: Default::default(),
+                also: Default::default(),
             },
         },
         path: "/in".into(),
@@ -262,7 +263,7 @@ pub fn check_unusual_value(odd: &[u8]) {
                 .collect(),
             ..EventFilter::default()
         };
-        let check = |number| wants(number).check(&"Test".into(), &Candidate::new(&event));
+        let check = |number| wants(number).check(ModuleId::shared("Test"), &Candidate::new(&event));
         assert_eq!(check(9_007_199_254_740_993), Ok(()));
         assert!(check(9_007_199_254_740_992).is_err());
     }

@@ -15,6 +15,8 @@
 //! All of this is one pure function of the active settings, the settings that were read, and the time:
 //! [`ActiveSettings::merge`].
 
+mod claims;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
@@ -201,6 +203,10 @@ impl ActiveSettings {
     /// Returns the values of the references.
     pub fn environment(&self) -> &Environment {
         &self.environment
+    }
+
+    pub(crate) fn environment_arc(&self) -> Arc<Environment> {
+        self.environment.clone()
     }
 
     /// Returns the values of the references in one part.

@@ -2,7 +2,7 @@
 
 mod event_socket;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::document::Document;
 use super::file::{Located, Parts};
 use super::settings::{Module, Settings, Tenant};
 use super::source::{Scheme, SignedPart, Source, Webhook};
-use super::{ConfigError, SourceLocation, suggest};
+use super::{ConfigError, SourceLocation, include, suggest};
 use modhost_core::event::Name;
 use modhost_core::files::{self, NotRegular};
 
@@ -43,6 +43,33 @@ pub(super) fn check(document: &Document<'_>, parts: &Parts) {
     check_any_company(document, parts);
     check_unverified(document, parts);
     event_socket::check(document, parts);
+}
+
+/// Checks an included file by itself and against the settings of modules.toml, and gives its parts their full names.
+pub(super) fn check_included(document: &Document<'_>, parts: &mut Parts, top: &Settings) {
+    check_unique_names(
+        document,
+        "[[source]]",
+        parts.sources.iter().map(|it| (it.part.name.as_str(), &it.name, &it.part.location)),
+    );
+    check_unique_names(
+        document,
+        "[[module]]",
+        parts.modules.iter().map(|it| (it.part.name.as_str(), &it.name, &it.part.location)),
+    );
+    check_unique_paths(document, &parts.sources);
+    check_unverified(document, parts);
+    // An event socket needs its tenant, which is clear in this file even if the source doesn't name it.
+    let reported = document.has_errors();
+    if let ([tenant], false) = (parts.tenants.as_slice(), reported) {
+        let name = tenant.part.name.clone();
+        parts
+            .sources
+            .iter_mut()
+            .for_each(|source| source.part.tenant = source.part.tenant.take().or(Some(name.clone())));
+    }
+    event_socket::check(document, parts);
+    include::scope(document, parts, top);
 }
 
 /// Reports parts of one kind that share a name.
@@ -126,7 +153,7 @@ fn check_source_names(document: &Document<'_>, parts: &Parts) {
 }
 
 fn check_has_tenant(document: &Document<'_>, parts: &Parts) {
-    if parts.tenants.is_empty() {
+    if parts.tenants.is_empty() && !parts.has_include {
         document.report_whole(
             "there is no [[tenant]], so there is no platform to answer on",
             "add a [[tenant]] with name = \"default\" and its platform",
@@ -237,9 +264,13 @@ pub(super) fn warnings(settings: &Settings) -> Vec<ConfigError> {
     warnings.extend(settings.sources.iter().filter_map(company_in_a_header));
     warnings.extend(event_socket::warnings(settings));
     warnings.extend(components(settings));
-    // A source without a tenant delivers events of all tenants.
-    let is_served =
-        |tenant: &Name| settings.sources.iter().any(|it| it.tenant.as_ref().is_none_or(|name| name == tenant));
+    let with_source: HashSet<&Name> = settings.sources.iter().filter_map(|source| source.tenant.as_ref()).collect();
+    // A source without a tenant delivers events of all tenants, but of those in included files only by company.
+    let has_shared = settings.sources.iter().any(|source| source.tenant.is_none());
+    let included: HashSet<&Name> = settings.included.iter().filter_map(|file| file.tenant.as_ref()).collect();
+    let only_own = settings.tenants.iter().filter(|it| it.companies.is_empty() && included.contains(&it.name));
+    let only_own: HashSet<&Name> = only_own.map(|tenant| &tenant.name).collect();
+    let is_served = |tenant: &Name| with_source.contains(tenant) || has_shared && !only_own.contains(tenant);
     for tenant in settings.tenants.iter().filter(|tenant| !is_served(&tenant.name)) {
         let warning = ConfigError::new(format!("no source delivers events of the tenant \"{}\"", tenant.name));
         warnings.push(warning.at(Some(tenant.location.clone())).advice("add a [[source]] with this tenant"));

@@ -64,6 +64,11 @@ impl<'t> Document<'t> {
         ConfigError::new(message).at(Some(self.location(start))).excerpt(self.excerpt(start..end))
     }
 
+    /// Whether errors were recorded so far.
+    pub fn has_errors(&self) -> bool {
+        !self.errors.borrow().is_empty()
+    }
+
     /// Returns the errors recorded so far.
     pub fn into_errors(self) -> Vec<ConfigError> {
         self.errors.into_inner()

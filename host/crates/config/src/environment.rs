@@ -20,7 +20,8 @@ const MAX_FILE_SIZE: u64 = 1 << 20;
 /// stay as they were when they were read.
 #[derive(Clone, Default)]
 pub struct Environment {
-    variables: HashMap<String, Secret>,
+    /// Shared by the environments of all included files.
+    variables: Arc<HashMap<String, Secret>>,
     /// The contents of files when this was created. Other files are read on demand.
     files: HashMap<PathBuf, Content>,
     /// Retained values that take precedence over the current ones.
@@ -42,7 +43,7 @@ impl Environment {
         let process =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         variables.extend(process.map(|(name, value)| (name, Secret::new(value))));
-        Ok(Self { variables, ..Self::default() })
+        Ok(Self { variables: Arc::new(variables), ..Self::default() })
     }
 
     /// Reads the variables for a settings file, and the contents of all files that the settings name.
@@ -74,6 +75,17 @@ impl Environment {
         environment
     }
 
+    /// Makes a file unreadable, because its file system did not respond before.
+    pub fn set_unresponsive(&mut self, path: PathBuf) {
+        let error = std::io::Error::new(std::io::ErrorKind::TimedOut, "its file system does not respond");
+        self.files.insert(path, Err(Arc::new(ReadError::Io(error))));
+    }
+
+    /// Whether the variables are the same, without the contents of files.
+    pub fn has_same_variables(&self, other: &Self) -> bool {
+        self.variables == other.variables
+    }
+
     /// Returns the value of a variable.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(Secret::expose)
@@ -100,8 +112,9 @@ fn content(path: &Path) -> Content {
 
 impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(variables: I) -> Self {
-        let variables = variables.into_iter().map(|(name, value)| (name.into(), Secret::new(value))).collect();
-        Self { variables, ..Self::default() }
+        let variables: HashMap<_, _> =
+            variables.into_iter().map(|(name, value)| (name.into(), Secret::new(value))).collect();
+        Self { variables: Arc::new(variables), ..Self::default() }
     }
 }
 

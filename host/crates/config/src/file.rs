@@ -20,11 +20,12 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::document::Document;
+use super::include::Include;
 use super::platform::PlatformSettings;
 use super::settings::{Ceilings, CompilerSettings, Module, Retention, Server, Tenant};
 use super::source::Source;
 use super::table::{Table, Value, to_json};
-use super::{listener, reference, suggest};
+use super::{WrittenKeys, listener, reference, suggest};
 use modhost_core::backoff::{Backoff, RetryPolicy};
 use modhost_core::browser_guard::HostName;
 use modhost_core::event::Name;
@@ -35,6 +36,9 @@ const MIN_COMPILER_MEMORY: u64 = 64 << 20;
 /// The parts of the settings before they are checked against each other.
 pub(super) struct Parts {
     pub server: Server,
+    pub include: Vec<Include>,
+    /// Whether there is an `include`, whether or not it can be read.
+    pub has_include: bool,
     pub sources: Vec<Located<Source>>,
     pub tenants: Vec<Located<Tenant>>,
     pub modules: Vec<Located<Module>>,
@@ -64,9 +68,49 @@ pub(super) fn read(document: &Document<'_>, root: &Spanned<DeTable<'_>>) -> Part
     let ceilings = server.ceilings.clone();
     let parts = Parts {
         server,
+        include: items(root.get("include")).iter().filter_map(Include::read).collect(),
+        has_include: root.get("include").is_some(),
         sources: tables("source", "[[source]]").into_iter().map(source::source).collect(),
         tenants: tables("tenant", "[[tenant]]").into_iter().map(|table| tenant(table, &ceilings)).collect(),
         modules: tables("module", "[[module]]").into_iter().map(|table| module(table, &ceilings)).collect(),
+    };
+    root.finish();
+    parts
+}
+
+/// Reads a file that modules.toml includes. `server` has the settings of the host, `top` is the path of modules.toml.
+pub(super) fn read_included(
+    document: &Document<'_>,
+    root: &Spanned<DeTable<'_>>,
+    server: &Server,
+    top: &Path,
+) -> Parts {
+    let root = Table::new(document, "the file", root.span(), root.get_ref());
+    root.reject_key(
+        "server",
+        "[server] is not allowed in an included file: it is for the whole host",
+        format!("move it to {}", top.display()),
+    );
+    root.reject_key(
+        "include",
+        "`include` is not allowed in an included file",
+        format!("name the files in {}", top.display()),
+    );
+    let tables = |key, title| root.get(key).map(|value| value.tables(title)).unwrap_or_default();
+    let ceilings = &server.ceilings;
+    let tenants = match root.get("tenant") {
+        // There is only one, so single brackets are as clear.
+        Some(value) if value.is_table() => value.table("[tenant]").into_iter().collect(),
+        Some(value) => value.tables("[[tenant]]"),
+        None => Vec::new(),
+    };
+    let parts = Parts {
+        server: Server { written: WrittenKeys::default(), tls: None, admin_token: None, ..server.clone() },
+        include: Vec::new(),
+        has_include: false,
+        sources: tables("source", "[[source]]").into_iter().map(source::source).collect(),
+        tenants: tenants.into_iter().map(|table| tenant(table, ceilings)).collect(),
+        modules: tables("module", "[[module]]").into_iter().map(|table| module(table, ceilings)).collect(),
     };
     root.finish();
     parts
@@ -238,6 +282,7 @@ fn module(table: Table<'_>, ceilings: &Ceilings) -> Located<Module> {
         companies: Vec::new(),
         part: Module {
             name: name_of(name),
+            owner: None,
             component: component.as_ref().and_then(path).unwrap_or_default(),
             component_location: table.document.location(span_of(&component, &table).start),
             folder,

@@ -8,6 +8,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
 mod active;
+mod active_host;
 mod check;
 pub mod document;
 pub(crate) mod dotenv;
@@ -17,6 +18,7 @@ mod file;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod http;
+mod include;
 mod listener;
 mod platform;
 pub mod redact;
@@ -28,8 +30,11 @@ mod units;
 mod written_keys;
 
 pub use active::{ActiveSettings, GraceReason, LoadedSettings, SettingsPart};
+pub use active_host::{ActiveFile, ActiveHost, Changes, FileContent, LoadIncluded};
 pub use environment::Environment;
 pub use error::{ConfigError, ConfigErrors};
+pub use include::claims::Claim;
+pub use include::{Include, IncludedFiles, MAX_FILES, included_files};
 pub use listener::{ListenerLimits, Proxies, ProxyHeader, Tls};
 use modhost_core::secret::Secret;
 use modhost_core::source_location::SourceLocation;
@@ -39,7 +44,8 @@ pub use reference::Reference;
 pub use settings::decode;
 pub use settings::read_failed;
 pub use settings::{
-    Canary, Ceilings, CompilerSettings, Module, ModuleLimits, Retention, Server, Settings, Swap, Tenant, TenantLimits,
+    Canary, Ceilings, CompilerSettings, IncludedFile, Module, ModuleLimits, Retention, Server, Settings, Swap, Tenant,
+    TenantLimits,
 };
 pub use source::{EventSocket, Scheme, Source, SourceKind, Webhook};
 pub use written_keys::WrittenKeys;

@@ -1,30 +1,40 @@
 //! The validated settings of a host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use toml::Spanned;
 use toml::de::DeTable;
 
+use super::active_host::{ActiveHost, FileContent};
 use super::document::Document;
 use super::environment::{describe_read_error, not_regular};
 use super::http::HttpEntry;
+use super::include::Include;
+use super::include::claims::ClaimSpans;
 use super::listener::{ListenerLimits, Proxies, Tls};
 use super::platform::{CompletionSettings, PlatformSettings};
 use super::source::{Source, SourceKind};
-use super::{ConfigError, ConfigErrors, Reference, SourceLocation, WrittenKeys, check, file, suggest};
+use super::{ConfigError, ConfigErrors, Reference, SourceLocation, WrittenKeys, check, file, include, suggest};
 use modhost_core::backoff::RetryPolicy;
 use modhost_core::browser_guard::HostName;
 use modhost_core::event::Name;
-use modhost_core::event::event_filter::EventFilter;
+use modhost_core::event::event_filter::{EventFilter, ModuleId};
 use modhost_core::files::{self, FileOpError, NotRegular, ReadError};
 use modhost_core::limits::{DEFAULT_CPU_WEIGHT, DEFAULT_STACK, LimitAmounts, Limits, Resource};
 use modhost_core::system_memory;
 
 /// The maximum size of a settings file, in bytes: about ten thousand modules.
 const MAX_SIZE: u64 = 4 << 20;
+
+/// The advice on an empty modules.toml.
+const EMPTY_TOP: &str = "add at least a [[source]], a [[tenant]] and a [[module]]";
+
+/// The advice on an empty included file.
+const EMPTY_INCLUDED: &str = "add a [[tenant]] with its sources and modules, or remove the file";
 
 /// All settings of modules.toml, validated, with defaults filled in.
 ///
@@ -34,6 +44,8 @@ const MAX_SIZE: u64 = 4 << 20;
 pub struct Settings {
     /// The file the settings were read from.
     pub file: PathBuf,
+    /// `include`: the files of tenants.
+    pub include: Vec<Include>,
     /// `[server]`: the host.
     pub server: Server,
     /// `[[source]]`: where events come from.
@@ -44,6 +56,20 @@ pub struct Settings {
     pub modules: Vec<Module>,
     /// The text the settings were read from.
     pub text: Text,
+    /// The included files that were read, whether or not they are valid. Empty if only one file was read.
+    pub included: Vec<IncludedFile>,
+    pub(crate) claims: ClaimSpans,
+}
+
+/// A file that modules.toml includes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IncludedFile {
+    /// The path.
+    pub path: PathBuf,
+    /// Its tenant, if it is known.
+    pub tenant: Option<Name>,
+    /// Why the file is refused. The host keeps the settings of the file that it accepted last.
+    pub refused: Option<ConfigErrors>,
 }
 
 /// The text of a settings file. All texts are equal, so that settings compare equal if only their text differs.
@@ -171,8 +197,10 @@ pub struct TenantLimits {
 /// A module, which handles events.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Module {
-    /// The name on the platform, by which events are routed.
+    /// The name, which identifies the module in this host. In an included file it begins with the tenant.
     pub name: Name,
+    /// The tenant whose included file has the module. `None`: it is in modules.toml.
+    pub owner: Option<Name>,
     /// The path of the component, resolved against the folder of the file. The component does not have to exist yet.
     pub component: PathBuf,
     /// The location of the component's path in the file.
@@ -263,6 +291,21 @@ pub struct Canary {
     pub period: Duration,
     /// How many deliveries must end on the new version before it can take over. Default 5.
     pub min_deliveries: u32,
+}
+
+impl Module {
+    /// Returns the module as events name it.
+    pub fn id(&self) -> ModuleId<'_> {
+        ModuleId { platform_name: self.platform_name(), is_own: self.owner.is_some() }
+    }
+
+    /// Returns the name on the platform: the one in its file.
+    pub fn platform_name(&self) -> &str {
+        let name = self.name.as_str();
+        let local =
+            self.owner.as_ref().and_then(|owner| name.strip_prefix(owner.as_str())?.strip_prefix(Name::SEPARATOR));
+        local.unwrap_or(name)
+    }
 }
 
 impl Default for Server {
@@ -359,12 +402,35 @@ impl Default for Retention {
 }
 
 impl Settings {
-    /// Reads and validates a file.
+    /// Reads and validates a file and the files that it includes. An included file that is invalid is left out, and
+    /// [`included`](Self::included) has its errors.
     ///
     /// # Errors
     ///
     /// Returns all errors of the file if it cannot be read, is not TOML, or is invalid.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ConfigErrors> {
+        let top = Self::load_file(path)?;
+        if top.include.is_empty() {
+            return Ok(top);
+        }
+        let listed = include::included_files(&top.include, &top.file);
+        let changed = listed.files.iter().map(|file| (file.clone(), FileContent::read(file, &top.include))).collect();
+        let mut settings = ActiveHost::offline(top, changed).settings();
+        let unlisted = listed.errors.into_iter().map(|error| IncludedFile {
+            path: settings.file.clone(),
+            tenant: None,
+            refused: Some(error.into()),
+        });
+        settings.included.extend(unlisted);
+        Ok(settings)
+    }
+
+    /// Reads and validates a file, without the files that it includes.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub fn load_file(path: impl AsRef<Path>) -> Result<Self, ConfigErrors> {
         let path = path.as_ref();
         let bytes = files::read(path, MAX_SIZE).map_err(|error| unreadable(path, &error))?;
         Self::parse(decode(path, &bytes)?, path)
@@ -379,6 +445,17 @@ impl Settings {
     pub fn load_in_time(path: &Path) -> Result<Self, ConfigErrors> {
         let owned = path.to_owned();
         files::blocking_with_timeout(files::READ_TIMEOUT, move || Self::load(owned))
+            .unwrap_or_else(|error| Err(read_failed(&error).into()))
+    }
+
+    /// Like [`load_in_time`](Self::load_in_time), without the files that the file includes.
+    ///
+    /// # Errors
+    ///
+    /// As [`load_in_time`](Self::load_in_time).
+    pub fn load_file_in_time(path: &Path) -> Result<Self, ConfigErrors> {
+        let owned = path.to_owned();
+        files::blocking_with_timeout(files::READ_TIMEOUT, move || Self::load_file(owned))
             .unwrap_or_else(|error| Err(read_failed(&error).into()))
     }
 
@@ -402,29 +479,73 @@ impl Settings {
     ///
     /// Returns all errors if the text is not TOML or is invalid.
     pub fn parse(text: &str, path: impl AsRef<Path>) -> Result<Self, ConfigErrors> {
-        let path = path.as_ref();
+        Self::parse_with(text, path.as_ref(), EMPTY_TOP, |document, root| {
+            let parts = file::read(document, root);
+            check::check(document, &parts);
+            parts
+        })
+    }
+
+    /// Validates the text of a file that `top`, the settings of modules.toml, includes. Its sources and modules get
+    /// their full names, and its tenant.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse).
+    pub fn parse_included(text: &str, path: &Path, top: &Self) -> Result<Self, ConfigErrors> {
+        Self::parse_with(text, path, EMPTY_INCLUDED, |document, root| {
+            let mut parts = file::read_included(document, root, &top.server, &top.file);
+            check::check_included(document, &mut parts, top);
+            parts
+        })
+    }
+
+    fn parse_with(
+        text: &str,
+        path: &Path,
+        if_empty: &str,
+        read: impl FnOnce(&Document<'_>, &Spanned<DeTable<'_>>) -> file::Parts,
+    ) -> Result<Self, ConfigErrors> {
         // Some editors on Windows add a byte order mark.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         if text.trim().is_empty() {
             let error = ConfigError::new(format!("{} is empty", path.display()));
-            return Err(error.advice("add at least a [[source]], a [[tenant]] and a [[module]]").into());
+            return Err(error.advice(if_empty).into());
         }
         let document = Document::new(path, text);
         let root = DeTable::parse(text).map_err(|error| {
             let end = text.len();
             document.error(error.span().unwrap_or(end..end), format!("this is not TOML: {}", error.message()))
         })?;
-        let parts = file::read(&document, &root);
-        check::check(&document, &parts);
+        let parts = read(&document, &root);
         ConfigErrors::ok_if_empty(document.into_errors())?;
+        let claims = ClaimSpans::of(&parts);
         Ok(Self {
             file: path.to_owned(),
+            include: parts.include,
             server: parts.server,
             sources: parts.sources.into_iter().map(|source| source.part).collect(),
             tenants: parts.tenants.into_iter().map(|tenant| tenant.part).collect(),
             modules: parts.modules.into_iter().map(|module| module.part).collect(),
             text: Text(text.into()),
+            included: Vec::new(),
+            claims,
         })
+    }
+
+    /// Returns the settings of an included file that has nothing, because it was removed.
+    pub(crate) fn empty_included(path: &Path, top: &Self) -> Self {
+        Self {
+            file: path.to_owned(),
+            include: Vec::new(),
+            server: Server { written: WrittenKeys::default(), ..top.server.clone() },
+            sources: Vec::new(),
+            tenants: Vec::new(),
+            modules: Vec::new(),
+            text: Text("".into()),
+            included: Vec::new(),
+            claims: ClaimSpans::default(),
+        }
     }
 
     /// Returns all references to values outside the file, except the key of the certificate, which is renewed
@@ -461,9 +582,25 @@ impl Settings {
         check::invalid_component(module, kind)
     }
 
+    /// Returns the names on the platform of the modules in a tenant's own file.
+    pub fn own_modules(&self, tenant: &Name) -> BTreeSet<String> {
+        let own = self.modules.iter().filter(|module| module.owner.as_ref() == Some(tenant));
+        own.map(|module| module.platform_name().to_owned()).collect()
+    }
+
     /// Returns the warnings: mistakes the host can run with.
     pub fn warnings(&self) -> Vec<ConfigError> {
         check::warnings(self)
+    }
+}
+
+/// Reads an included file; `None` if it does not exist.
+pub(crate) fn read_included(path: &Path) -> Result<Option<String>, ConfigError> {
+    match files::read(path, MAX_SIZE) {
+        Ok(bytes) => Ok(Some(decode(path, &bytes)?.to_owned())),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(ReadError::NotRegular(kind)) => Err(not_regular(path, kind)),
+        Err(error) => Err(unreadable(path, &error)),
     }
 }
 

@@ -14,6 +14,9 @@ use toml::de::{DeInteger, DeString, DeTable, DeValue};
 use super::document::Document;
 use super::{WrittenKeys, suggest, units};
 
+/// The tables that users may write above a key that belongs to the whole file.
+const TOP_TABLES: [&str; 4] = ["[server]", "[[source]]", "[[tenant]]", "[[module]]"];
+
 /// A table of the file. Records which settings were read: all others are errors.
 pub struct Table<'d> {
     /// The document.
@@ -101,7 +104,11 @@ impl<'d> Table<'d> {
                 continue;
             }
             let message = format!("unknown setting `{written}` in {}", self.title);
-            self.document.report(key.span(), message, suggest::advice(written, &known));
+            let advice = match (written, TOP_TABLES.contains(&self.title)) {
+                ("include", true) => "move it above the first table: a key belongs to the table above it".to_owned(),
+                _ => suggest::advice(written, &known),
+            };
+            self.document.report(key.span(), message, advice);
         }
     }
 }

@@ -238,6 +238,11 @@ impl Limits {
         self.below(ceilings, LimitSource::Tenant)
     }
 
+    /// Returns these limits, capped by the ceilings of the server as they are now.
+    pub fn for_server(self, ceilings: &LimitAmounts) -> Self {
+        self.below(ceilings, LimitSource::Server)
+    }
+
     fn below(mut self, ceilings: &LimitAmounts, set_by: LimitSource) -> Self {
         for (limit, ceiling) in self.0.iter_mut().zip(ceilings.0) {
             if let Some(amount) = ceiling.filter(|ceiling| *ceiling < limit.amount) {

@@ -17,6 +17,13 @@ pub struct SourceLocation {
     pub column: usize,
 }
 
+impl SourceLocation {
+    /// Whether two locations are the same place.
+    pub fn is_at(&self, other: &Self) -> bool {
+        (&self.file, self.line, self.column) == (&other.file, other.line, other.column)
+    }
+}
+
 impl PartialEq for SourceLocation {
     fn eq(&self, _: &Self) -> bool {
         true

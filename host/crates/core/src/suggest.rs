@@ -21,6 +21,12 @@ pub fn advice(written: &str, known: &[&str]) -> String {
 pub fn suggest<'n>(written: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     // At most one typo per three characters; beyond that it is a different word.
     let allowed = (written.chars().count() / 3).max(1);
+    let names: Vec<&str> = names.into_iter().collect();
+    // Whoever knows a module of a tenant's own file by its name there.
+    let is_local = |name: &&&str| name.rsplit_once('/').is_some_and(|(_, local)| local == written);
+    if let Some(name) = names.iter().find(is_local) {
+        return Some(name);
+    }
     names
         .into_iter()
         .map(|name| (strsim::osa_distance(&written.to_lowercase(), &name.to_lowercase()), name))
@@ -42,6 +48,7 @@ mod tests {
         assert_eq!(suggest("lsiten", names), Some("listen"));
         assert_eq!(suggest("port", names), None);
         assert_eq!(suggest("x", ["y", "xx"]), Some("y"));
+        assert_eq!(suggest("Assistant", ["Assistent", "acme/Assistant"]), Some("acme/Assistant"));
     }
 
     #[test]

@@ -8,15 +8,16 @@ use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::LocalState;
 use super::error::ApiError;
 use super::settings::{API_KEY, APP_ID, COMPANY_ID, USER_ID};
 use modhost_core::browser_guard::{self, BrowserGuard};
 
 /// Rejects requests without the local credentials.
-pub async fn check(request: Request, next: Next) -> Result<Response, ApiError> {
+pub async fn check(State(state): State<Arc<LocalState>>, request: Request, next: Next) -> Result<Response, ApiError> {
     // The SDK may omit the user in calls to a model.
     let user_needed = !request.uri().path().starts_with("/openai/");
-    authenticate(request.headers(), user_needed)?;
+    authenticate(&state, request.headers(), user_needed)?;
     Ok(next.run(request).await)
 }
 
@@ -44,10 +45,12 @@ pub async fn check_key(request: Request, next: Next) -> Result<Response, ApiErro
 }
 
 /// Checks the credentials of a request; the user only if it is present or `user_needed`.
-pub fn authenticate(headers: &HeaderMap, user_needed: bool) -> Result<(), ApiError> {
+pub fn authenticate(state: &LocalState, headers: &HeaderMap, user_needed: bool) -> Result<(), ApiError> {
     authenticate_key(headers)?;
     expect(headers, "x-app-id", APP_ID, "app").map_err(ApiError::unauthenticated)?;
-    expect(headers, "x-company-id", COMPANY_ID, "company").map_err(ApiError::forbidden)?;
+    if !state.has_company(text(headers, "x-company-id")) {
+        expect(headers, "x-company-id", COMPANY_ID, "company").map_err(ApiError::forbidden)?;
+    }
     if user_needed || headers.contains_key("x-user-id") {
         expect(headers, "x-user-id", USER_ID, "user").map_err(ApiError::forbidden)?;
     }

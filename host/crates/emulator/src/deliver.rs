@@ -139,6 +139,10 @@ impl Deliverer {
     /// Sends an event to the subscribers of the event socket. Returns `true` if that completes the delivery: a
     /// subscriber received it, and no endpoint is registered.
     fn publish(&self, event: &Envelope) -> bool {
+        // The subscribers are for the only company that assistants without a tenant have.
+        if event.company_id != COMPANY_ID {
+            return false;
+        }
         let Ok(body) = serde_json::to_string(event) else { return false };
         let reached = self.subscribers.send(event.event, &body);
         let is_all = reached > 0 && self.endpoint().url.is_none();
@@ -198,7 +202,10 @@ impl Deliverer {
             Outcome::Delivered(answer) => self.record(event, attempt, Status::Delivered, answer),
             Outcome::Skipped(reason) => self.record(event, attempt - 1, Status::Skipped, reason),
             Outcome::Refused(answer) => {
-                self.expire(event, &answer);
+                // The registered endpoint doesn't expire for another one.
+                if event.endpoint.is_none() {
+                    self.expire(event, &answer);
+                }
                 self.record(event, attempt, Status::Refused, answer);
             }
             Outcome::Retry(answer, _) if attempt > RETRIES => {
@@ -216,7 +223,9 @@ impl Deliverer {
     }
 
     async fn send(&self, event: &Envelope) -> Outcome {
-        let url = {
+        let url = if let Some(url) = &event.endpoint {
+            url.clone()
+        } else {
             let endpoint = self.endpoint();
             if let Some(answer) = &endpoint.expired {
                 return Outcome::Skipped(format!("not sent: the endpoint expired when it answered {answer}"));
@@ -243,7 +252,7 @@ impl Deliverer {
             .header("X-Unique-Version", VERSION)
             .header("X-Unique-Created-At", Stamp::now().unix_seconds())
             .header("X-Unique-User-Id", USER_ID)
-            .header("X-Unique-Company-Id", COMPANY_ID)
+            .header("X-Unique-Company-Id", &event.company_id)
             .body(body);
         match request.send().await {
             Ok(response) => read_answer(response.status(), response.headers()),

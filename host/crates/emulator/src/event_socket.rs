@@ -92,7 +92,7 @@ pub async fn stream(
     headers: HeaderMap,
     Params(wanted): Params<SubscriptionQuery>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
-    credentials::authenticate(&headers, false)?;
+    credentials::authenticate(&state, &headers, false)?;
     let names = wanted.subscriptions.as_deref().unwrap_or_default().split(',').map(str::trim);
     let names: BTreeSet<String> = names.filter(|name| !name.is_empty()).map(str::to_owned).collect();
     if names.is_empty() {

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use url::Url;
 
-use super::settings::{Assistant, COMPANY_ID, USER_ID};
+use super::settings::{Assistant, USER_ID};
 use super::wire::{Message, Object, Stamp, new_id};
 
 /// The version of the payloads, in every envelope and in `X-Unique-Version`.
@@ -30,19 +31,24 @@ pub struct Envelope {
     /// Unix seconds as a string, as documented.
     created_at: String,
     user_id: &'static str,
-    company_id: &'static str,
+    /// The company of the assistant.
+    pub company_id: String,
+    /// Where it is posted, if not to the registered endpoint.
+    #[serde(skip)]
+    pub endpoint: Option<Url>,
     payload: Value,
 }
 
 impl Envelope {
-    fn new(event: &'static str, payload: Value) -> Self {
+    fn new(assistant: &Assistant, event: &'static str, payload: Value) -> Self {
         Self {
             id: new_id("evt"),
             version: VERSION,
             event,
             created_at: Stamp::now().unix_seconds().to_string(),
             user_id: USER_ID,
-            company_id: COMPANY_ID,
+            company_id: assistant.company().to_owned(),
+            endpoint: assistant.tenant.as_ref().and_then(|tenant| tenant.endpoint.clone()),
             payload,
         }
     }
@@ -51,7 +57,7 @@ impl Envelope {
 /// `unique.chat.user-message.created`: a user wrote a message.
 pub fn user_message_created(assistant: &Assistant, message: &Message) -> Envelope {
     let payload = json!({ "chatId": message.chat_id, "assistantId": assistant.id, "text": message.text });
-    Envelope::new(USER_MESSAGE_CREATED, payload)
+    Envelope::new(assistant, USER_MESSAGE_CREATED, payload)
 }
 
 /// `unique.chat.external-module.chosen`: the message chose the assistant's module. `choices` are the optional fields of
@@ -77,5 +83,5 @@ pub fn module_chosen(assistant: &Assistant, question: &Message, answer: &Message
     if let Value::Object(fields) = &mut payload {
         fields.extend(choices);
     }
-    Envelope::new(MODULE_CHOSEN, payload)
+    Envelope::new(assistant, MODULE_CHOSEN, payload)
 }

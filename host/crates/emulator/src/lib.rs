@@ -48,7 +48,8 @@ use url::Url;
 
 pub use events::EVENTS;
 pub use settings::{
-    API_KEY, APP_ID, Assistant, COMPANY_ID, CompletionEndpoint, ENDPOINT_SECRET, LocalSettings, USER_ID,
+    API_KEY, APP_ID, Assistant, AssistantTenant, COMPANY_ID, CompletionEndpoint, ENDPOINT_SECRET, LocalSettings,
+    USER_ID,
 };
 
 use chats::{Chat, Chats};
@@ -248,6 +249,13 @@ impl LocalState {
             started: Stamp::now(),
             threads: Threads::default(),
         })
+    }
+
+    /// Whether an assistant's tenant has this company.
+    fn has_company(&self, company: Option<&str>) -> bool {
+        let assistants = self.assistants.load();
+        let mut tenants = assistants.iter().filter_map(|assistant| assistant.tenant.as_ref());
+        tenants.any(|tenant| company == Some(tenant.company.as_str()))
     }
 
     /// Returns the assistant with this id, or the platform's 404.

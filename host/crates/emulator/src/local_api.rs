@@ -87,6 +87,7 @@ pub async fn assistants(State(state): State<Arc<LocalState>>) -> Json<Value> {
             "module": assistant.module,
             "configuration": assistant.configuration,
             "chooses": assistant.chooses,
+            "tenant": assistant.tenant.as_ref().map(|tenant| &tenant.name),
         })
     });
     Json(answer.collect())

@@ -23,8 +23,8 @@ const MAX_BODY: usize = 16 * 1024 * 1024;
 /// chats.
 pub fn router(state: Arc<LocalState>, guard: Arc<ArcSwap<BrowserGuard>>) -> Router {
     Router::new()
-        .nest("/public/chat", public_api())
-        .nest("/public", public_api())
+        .nest("/public/chat", public_api(&state))
+        .nest("/public", public_api(&state))
         .nest("/v1", openai_api())
         .route("/api/public/thread/{id}/messages", post(threads::write))
         .route("/public/event-socket/events/stream", get(event_socket::stream))
@@ -47,7 +47,7 @@ pub fn router(state: Arc<LocalState>, guard: Arc<ArcSwap<BrowserGuard>>) -> Rout
         .with_state(state)
 }
 
-fn public_api() -> Router<Arc<LocalState>> {
+fn public_api(state: &Arc<LocalState>) -> Router<Arc<LocalState>> {
     Router::new()
         .route("/message-log", post(message_log::create))
         .route("/message-log/{id}", patch(message_log::update))
@@ -67,7 +67,7 @@ fn public_api() -> Router<Arc<LocalState>> {
         .route("/space/chat/{id}/messages", get(space::messages))
         .route("/space/{id}", get(space::get_space))
         .route("/space/{id}/messages/latest", get(space::latest_message))
-        .layer(middleware::from_fn(credentials::check))
+        .layer(middleware::from_fn_with_state(state.clone(), credentials::check))
 }
 
 fn openai_api() -> Router<Arc<LocalState>> {

@@ -87,4 +87,25 @@ pub struct Assistant {
     /// Whether messages choose the module. If not, only `unique.chat.user-message.created` is delivered and no empty
     /// assistant message is created: a module answers, if at all, with a message it creates.
     pub chooses: bool,
+    /// The tenant of the host whose own module it is; `None`: the first tenant, which has the only company, or a module
+    /// of all tenants.
+    pub tenant: Option<AssistantTenant>,
+}
+
+/// The tenant of an assistant, for hosts with several tenants.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AssistantTenant {
+    /// The name of the tenant.
+    pub name: String,
+    /// The company of its events.
+    pub company: String,
+    /// Where its events are posted; `None`: to the endpoint of all others.
+    pub endpoint: Option<Url>,
+}
+
+impl Assistant {
+    /// Returns the company of its events.
+    pub fn company(&self) -> &str {
+        self.tenant.as_ref().map_or(COMPANY_ID, |tenant| &tenant.company)
+    }
 }

@@ -12,7 +12,7 @@ use super::chats::Chat;
 use super::error::{ApiError, Body, Params};
 use super::events;
 use super::messages::is_true;
-use super::settings::{Assistant, COMPANY_ID};
+use super::settings::Assistant;
 use super::wire::{Correlation, Message, Object, Role, SpaceMessage};
 
 /// A user's message, as the official Python SDK sends it.
@@ -243,7 +243,7 @@ fn space_answer(state: &LocalState, assistant: &Assistant) -> Value {
         "scopeRules": [],
         "assistantAccess": [{
             "id": format!("access_{}", assistant.module),
-            "entityId": COMPANY_ID,
+            "entityId": assistant.company(),
             "entityType": "GROUP",
             "type": "USE",
         }],

@@ -3,8 +3,10 @@
 
 mod reload;
 mod saved_settings;
+mod settings_log;
+mod settings_reader;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -15,7 +17,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin_api::{self, Access, AccessRules, Admin};
+use crate::admin_api::{self, Access, AccessRules, Admin, SettingsStatus};
 use crate::resolved_config::ResolvedConfig;
 use modhost_config::{CompilerSettings, ConfigError, ConfigErrors, Scheme, Server, Settings, Source};
 use modhost_core::browser_guard::BrowserGuard;
@@ -37,16 +39,23 @@ use modhost_storage::keyvalue::{self, KeyValue, KeyValueError};
 use modhost_storage::sqlite::DirectoryLock;
 use modhost_storage::unreadable::{UnreadableLimits, UnreadableStore};
 use modhost_storage::versions::{self, Keep, Versions};
-use reload::{SettingsReader, SettingsWatcher, watched_files};
+use reload::{SettingsWatcher, Watched};
 use saved_settings::SettingsStore;
+pub use settings_reader::examine_settings;
+use settings_reader::{SettingsReader, Start};
 
 /// The owner of this host's leases. The embedded journal belongs to one process, so the name is the same for every run:
 /// leases that a host finds at its start belong to its own previous run.
 const OWNER: &str = "this host";
 
-/// Reads the settings file, at the start and whenever it changed. Given a text, parses that earlier text of the file
-/// instead.
-pub type LoadSettings = Box<dyn Fn(Option<&str>) -> Result<Settings, ConfigErrors> + Send + Sync>;
+/// How a host loads its settings.
+pub struct LoadSettings {
+    /// Reads modules.toml without the files that it includes, at the start and whenever it changed. Given a text, parses
+    /// that earlier text of the file instead.
+    pub top: Box<dyn Fn(Option<&str>) -> Result<Settings, ConfigErrors> + Send + Sync>,
+    /// Changes the settings of an included file, after it was read.
+    pub included: Box<dyn Fn(Settings) -> Settings + Send + Sync>,
+}
 
 /// How a host compiles components.
 pub struct Compiling {
@@ -118,10 +127,11 @@ struct Parts {
     admin: Arc<Listener>,
     access: Arc<Access>,
     addresses: Addresses,
-    clients: TenantHttpClients,
+    clients: Arc<TenantHttpClients>,
 }
 
 /// The addresses that the host listens on. A changed address takes effect after a restart.
+#[derive(Clone)]
 struct Addresses {
     public: SocketAddr,
     admin: SocketAddr,
@@ -159,11 +169,12 @@ impl Host {
     pub async fn start(load: LoadSettings, compiling: Compiling) -> Result<Self, StartError> {
         let started = Instant::now();
         metrics::start();
-        let reader = SettingsReader::new(load);
-        let (active, saved) = reader.read_at_start().await?;
-        let clients = TenantHttpClients::default();
-        let config = ResolvedConfig::of(&active, &clients)?;
-        let settings = Arc::new(active.settings().clone());
+        let clients = Arc::new(TenantHttpClients::default());
+        let reader = SettingsReader::new(load, clients.clone());
+        let Start { host: active, config, variables, saved, unlisted } = reader.read_at_start().await?;
+        let settings = Arc::new(active.settings());
+        let status = Arc::new(SettingsStatus::default());
+        status.set(&active);
         let public = listen(settings.server.listen, "--port").await?;
         let admin = listen(settings.server.admin_listen, "--admin-port").await?;
         let server = &settings.server;
@@ -227,10 +238,13 @@ impl Host {
             addresses: Addresses { public: public_address, admin: admin_address },
             clients,
         };
-        let watched = Arc::new(Mutex::new(watched_files(&active)));
+        let watched = Arc::new(Mutex::new(Watched::of(&active)));
         let files = FileWatch::new({
             let watched = watched.clone();
-            move || lock(&watched).clone()
+            move || {
+                let watched = lock(&watched).clone();
+                watched.list()
+            }
         });
         parts.apply(config);
         parts.dispatcher.run();
@@ -247,6 +261,7 @@ impl Host {
             unreadable,
             health: health.clone(),
             access: parts.access.clone(),
+            settings: status.clone(),
         }));
         health.set_started();
         let (registry, dispatcher, sockets) = (parts.registry.clone(), parts.dispatcher.clone(), parts.sockets.clone());
@@ -265,10 +280,14 @@ impl Host {
         let (settings_sender, settings) = watch::channel(settings.clone());
         let reload_requested = Arc::<Notify>::default();
         let watcher = SettingsWatcher {
-            settings_store: SettingsStore::new(active.settings().server.data_dir.clone(), saved),
+            settings_store: SettingsStore::new(settings.borrow().server.data_dir.clone(), saved),
             parts,
             reader,
             active,
+            variables,
+            status,
+            missed: BTreeSet::new(),
+            unlisted,
             settings: settings_sender,
             watched,
             refused: false,

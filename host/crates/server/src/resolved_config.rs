@@ -3,7 +3,7 @@
 
 mod event_socket;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
@@ -11,8 +11,8 @@ use http::{HeaderName, HeaderValue};
 use modhost_config as config;
 use modhost_config::http::{HttpEntry, HttpHeader};
 use modhost_config::{
-    ActiveSettings, CompletionSettings, ConfigError, ConfigErrors, Environment, LoadedSettings, NexusPlatform,
-    PlatformSettings, Reference, Settings, SettingsPart, SourceKind, UniquePlatform,
+    ActiveHost, ActiveSettings, CompletionSettings, ConfigError, ConfigErrors, Environment, LoadedSettings,
+    NexusPlatform, PlatformSettings, Reference, Settings, SettingsPart, SourceKind, UniquePlatform,
 };
 use modhost_core::browser_guard::HostName;
 use modhost_core::event::Name;
@@ -74,34 +74,30 @@ impl ResolvedConfig {
         Self::of(&ActiveSettings::new(loaded), clients)
     }
 
+    /// Resolves the settings in effect of a host without included files.
+    ///
+    /// # Errors
+    ///
+    /// As [`of_host`](Self::of_host).
+    pub fn of(active: &ActiveSettings, clients: &TenantHttpClients) -> Result<Self, ConfigErrors> {
+        Self::of_host(&ActiveHost::new(active.clone()), clients)
+    }
+
     /// Resolves the settings in effect. A retained part that can no longer be resolved is omitted and logged.
     ///
     /// # Errors
     ///
-    /// Returns all references that can't be resolved, each with its location.
-    pub fn of(active: &ActiveSettings, clients: &TenantHttpClients) -> Result<Self, ConfigErrors> {
-        let (settings, environment) = (active.settings(), active.environment());
+    /// Returns all references that can't be resolved, each with its location. Included files have none: they were
+    /// [checked](check_included) before they came into effect.
+    pub fn of_host(host: &ActiveHost, clients: &TenantHttpClients) -> Result<Self, ConfigErrors> {
+        let all = AllTenants::of(host);
+        let top = host.top();
+        let (settings, environment) = (top.settings(), top.environment());
         let mut errors = Vec::new();
-        let mut resolver = Resolver { active, errors: &mut errors };
-        let of_source = |source: &config::Source| SettingsPart::Source(source.name.clone());
-        let webhooks = settings.sources.iter().filter_map(|it| Some((it, it.webhook()?)));
-        let webhooks = resolver.each(
-            webhooks,
-            |(source, _)| of_source(source),
-            |(source, webhook), environment| self::webhook(source, webhook, active, environment),
-        );
-        let sockets = settings.sources.iter().filter_map(|it| Some((it, it.event_socket()?)));
-        let sockets = resolver.each(
-            sockets,
-            |(source, _)| of_source(source),
-            |(source, socket), environment| event_socket::event_socket(source, socket, active, clients, environment),
-        );
-        let of_tenant = |tenant: &&config::Tenant| SettingsPart::Tenant(tenant.name.clone());
-        let tenants = resolver.each(&settings.tenants, of_tenant, |tenant, environment| {
-            self::tenant(tenant, active, clients, environment)
-        });
-        let of_module = |module: &&config::Module| SettingsPart::Module(module.name.clone());
-        let specs = resolver.each(&settings.modules, of_module, serving_spec);
+        let mut resolved = ResolvedParts::default();
+        for part in host.parts() {
+            resolved.add(part, &all, clients, &mut errors);
+        }
         let admin_token = settings.server.admin_token.as_ref().map(|token| self::admin_token(token, environment));
         let admin_token = admin_token.transpose().unwrap_or_else(|error| {
             errors.push(error);
@@ -112,24 +108,129 @@ impl ResolvedConfig {
             ListenerRules::default()
         });
         ConfigErrors::ok_if_empty(errors)?;
-        let made: HashSet<&Name> = specs.iter().map(|spec| &spec.name).collect();
-        let modules = settings.modules.iter().filter(|module| made.contains(&module.name));
-        let names = settings.sources.iter().map(|source| &source.name);
+        let ResolvedParts { webhooks, unconfirmed, sockets, tenants, routes, specs } = resolved;
         Ok(Self {
             webhooks,
-            unconfirmed: names.filter(|name| active.is_unconfirmed(name)).cloned().collect(),
-            // A socket without subscriptions receives nothing; a warning about the settings reports it.
-            sockets: sockets.into_iter().flatten().collect(),
+            unconfirmed,
+            sockets,
             max_body: settings.server.max_body,
             rules,
             tenants,
-            routes: modules.map(|module| route(module, active)).collect(),
+            routes,
             max_tenant_labels: settings.server.max_tenant_labels,
             apology: settings.server.apology.as_str().into(),
             specs,
             admin_token,
             admin_hosts: settings.server.admin_hosts.clone(),
         })
+    }
+}
+
+/// Checks that the settings of an included file can be resolved.
+///
+/// # Errors
+///
+/// Returns all references that can't be resolved, each with its location.
+pub fn check_included(active: &ActiveSettings, clients: &TenantHttpClients) -> Result<(), ConfigErrors> {
+    let mut errors = Vec::new();
+    let all = AllTenants::of_file(active);
+    ResolvedParts::default().add(active, &all, clients, &mut errors);
+    ConfigErrors::ok_if_empty(errors)
+}
+
+/// What the parts of one file must know of the other files.
+struct AllTenants<'a> {
+    /// The settings of modules.toml.
+    top: &'a ActiveSettings,
+    tenants: HashMap<&'a Name, &'a config::Tenant>,
+    /// The tenant of each company.
+    owners: Arc<HashMap<String, Name>>,
+    /// The tenants of included files, by their companies.
+    included: Arc<HashMap<String, Name>>,
+}
+
+impl<'a> AllTenants<'a> {
+    fn of(host: &'a ActiveHost) -> Self {
+        let top: &ActiveSettings = host.top();
+        let parts = host.parts().map(|part| &**part);
+        let tenants =
+            parts.clone().flat_map(|part| part.settings().tenants.iter()).map(|tenant| (&tenant.name, tenant));
+        let included = Arc::new(companies(parts.clone().skip(1)));
+        let owners = if included.is_empty() { Arc::new(companies(parts)) } else { with(&included, companies([top])) };
+        Self { top, tenants: tenants.collect(), owners, included }
+    }
+
+    /// Returns what is known of a file by itself.
+    fn of_file(active: &'a ActiveSettings) -> Self {
+        let tenants = active.settings().tenants.iter().map(|tenant| (&tenant.name, tenant)).collect();
+        Self { top: active, tenants, owners: Arc::new(companies([active])), included: Arc::default() }
+    }
+}
+
+/// Returns the tenant of each company.
+fn companies<'a>(parts: impl IntoIterator<Item = &'a ActiveSettings>) -> HashMap<String, Name> {
+    let tenants = parts.into_iter().flat_map(|part| part.tenants_with_events());
+    tenants.flat_map(|tenant| tenant.companies.iter().map(|company| (company.clone(), tenant.name.clone()))).collect()
+}
+
+fn with(all: &HashMap<String, Name>, others: HashMap<String, Name>) -> Arc<HashMap<String, Name>> {
+    let mut all = all.clone();
+    all.extend(others);
+    Arc::new(all)
+}
+
+/// The resolved parts of all files.
+#[derive(Default)]
+struct ResolvedParts {
+    webhooks: Vec<Source>,
+    unconfirmed: HashSet<Name>,
+    sockets: Vec<EventSocket>,
+    tenants: Vec<TenantSpec>,
+    routes: Vec<RouteSpec>,
+    specs: Vec<Spec>,
+}
+
+impl ResolvedParts {
+    /// Adds the parts of one file.
+    fn add(
+        &mut self,
+        active: &ActiveSettings,
+        all: &AllTenants<'_>,
+        clients: &TenantHttpClients,
+        errors: &mut Vec<ConfigError>,
+    ) {
+        let settings = active.settings();
+        let mut resolver = Resolver { active, errors };
+        let of_source = |source: &config::Source| SettingsPart::Source(source.name.clone());
+        let webhooks = settings.sources.iter().filter_map(|it| Some((it, it.webhook()?)));
+        self.webhooks.extend(resolver.each(
+            webhooks,
+            |(source, _)| of_source(source),
+            |(source, webhook), environment| self::webhook(source, webhook, active, all, environment),
+        ));
+        let sockets = settings.sources.iter().filter_map(|it| Some((it, it.event_socket()?)));
+        let sockets = resolver.each(
+            sockets,
+            |(source, _)| of_source(source),
+            |(source, socket), environment| {
+                event_socket::event_socket(source, socket, active, all, clients, environment)
+            },
+        );
+        // A socket without subscriptions receives nothing; a warning about the settings reports it.
+        self.sockets.extend(sockets.into_iter().flatten());
+        let of_tenant = |tenant: &&config::Tenant| SettingsPart::Tenant(tenant.name.clone());
+        self.tenants.extend(resolver.each(&settings.tenants, of_tenant, |tenant, environment| {
+            self::tenant(tenant, active, all, clients, environment)
+        }));
+        let of_module = |module: &&config::Module| SettingsPart::Module(module.name.clone());
+        let specs = resolver.each(&settings.modules, of_module, serving_spec);
+        let made: HashSet<&Name> = specs.iter().map(|spec| &spec.name).collect();
+        let modules = settings.modules.iter().filter(|module| made.contains(&module.name));
+        let server = &all.top.settings().server;
+        self.routes.extend(modules.map(|module| route(module, active, server)));
+        self.specs.extend(specs);
+        let names = settings.sources.iter().map(|source| &source.name);
+        self.unconfirmed.extend(names.filter(|name| active.is_unconfirmed(name)).cloned());
     }
 }
 
@@ -200,10 +301,11 @@ fn webhook(
     source: &config::Source,
     webhook: &config::Webhook,
     active: &ActiveSettings,
+    all: &AllTenants<'_>,
     environment: &Environment,
 ) -> Result<Source, Vec<ConfigError>> {
     let mut errors = Vec::new();
-    let reader = active_reader(source, active).map_err(|error| errors.push(error)).ok();
+    let reader = active_reader(source, active, all).map_err(|error| errors.push(error)).ok();
     let scheme = schemes::scheme(&webhook.scheme);
     let mut keys = collect(&mut errors, &webhook.secrets, |secret| {
         key(source, &*scheme, secret, environment).map_err(|error| vec![error])
@@ -236,44 +338,101 @@ pub fn key(
     })
 }
 
+/// The tenants of settings, as sources find them.
+pub struct TenantsOfSources<'a> {
+    settings: &'a Settings,
+    /// The tenants of modules.toml.
+    top: Vec<&'a config::Tenant>,
+    owners: Arc<HashMap<String, Name>>,
+    included: Arc<HashMap<String, Name>>,
+}
+
+impl<'a> TenantsOfSources<'a> {
+    /// Finds the tenants of settings that were read with all included files.
+    pub fn of(settings: &'a Settings) -> Self {
+        let names: HashSet<&Name> = settings.included.iter().filter_map(|file| file.tenant.as_ref()).collect();
+        let (included, top): (Vec<_>, Vec<_>) =
+            settings.tenants.iter().partition(|tenant| names.contains(&tenant.name));
+        let of_company = |tenants: &[&config::Tenant]| -> HashMap<String, Name> {
+            let pairs = |tenant: &config::Tenant| {
+                let name = tenant.name.clone();
+                tenant.companies.clone().into_iter().map(move |company| (company, name.clone()))
+            };
+            tenants.iter().copied().flat_map(pairs).collect()
+        };
+        let included = of_company(&included);
+        let owners = with(&included, of_company(&top));
+        Self { settings, top, owners, included: Arc::new(included) }
+    }
+}
+
 /// Returns the reader that turns the requests of a source into events, without verifying them.
 ///
 /// # Errors
 ///
 /// Fails if nothing determines the tenant of the events.
-pub fn reader(source: &config::Source, settings: &Settings) -> Result<Reader, ConfigError> {
-    let sole = source.sole_tenant(&settings.tenants);
-    make_reader(source, settings.tenants.iter(), |_| sole)
+pub fn reader(source: &config::Source, tenants: &TenantsOfSources<'_>) -> Result<Reader, ConfigError> {
+    let TenantsOfSources { settings, top, owners, included } = tenants;
+    let sole = match &source.tenant {
+        Some(name) => settings.tenants.iter().find(|tenant| tenant.name == *name),
+        None => top.first().copied().filter(|_| top.len() == 1),
+    };
+    make_reader(source, top.iter().copied(), |_| sole, owners, included)
 }
 
 /// Like [`reader`], for the settings in effect, which may retain tenants that were removed from the file.
-fn active_reader(source: &config::Source, active: &ActiveSettings) -> Result<Reader, ConfigError> {
-    make_reader(source, active.tenants_with_events(), |names_companies| match names_companies {
+fn active_reader(
+    source: &config::Source,
+    active: &ActiveSettings,
+    all: &AllTenants<'_>,
+) -> Result<Reader, ConfigError> {
+    let sole = |names_companies| match names_companies {
         true if source.tenant.is_none() => source.sole_tenant(active.tenants_with_events()),
-        _ => sole_tenant(source, active),
-    })
+        _ => sole_tenant(source, active, all),
+    };
+    make_reader(source, active.tenants_with_events(), sole, &all.owners, &all.included)
 }
 
 /// Returns the tenant of all events of a source, if they don't name a company: the one that the source names, or the
 /// only one in the file, even if others are retained.
-fn sole_tenant<'a>(source: &config::Source, active: &'a ActiveSettings) -> Option<&'a config::Tenant> {
+fn sole_tenant<'a>(
+    source: &config::Source,
+    active: &ActiveSettings,
+    all: &AllTenants<'a>,
+) -> Option<&'a config::Tenant> {
     let only = match &source.tenant {
         Some(named) => Some(named),
         None => source.sole_tenant(&active.as_written().tenants).map(|tenant| &tenant.name),
     };
-    active.settings().tenants.iter().find(|tenant| Some(&tenant.name) == only)
+    all.tenants.get(only?).copied()
 }
 
 fn make_reader<'t>(
     source: &config::Source,
-    tenants: impl Iterator<Item = &'t config::Tenant> + Clone,
+    mut tenants: impl Iterator<Item = &'t config::Tenant>,
     sole: impl FnOnce(bool) -> Option<&'t config::Tenant>,
+    owners: &Arc<HashMap<String, Name>>,
+    included: &Arc<HashMap<String, Name>>,
 ) -> Result<Reader, ConfigError> {
     let envelope = match &source.kind {
         SourceKind::Webhook(webhook) => schemes::scheme(&webhook.scheme).envelope().with(&webhook.event),
         SourceKind::EventSocket(_) => schemes::unique::envelope(),
     };
-    let owners = owners(tenants, sole(envelope.company.is_some()));
+    // How the tenant of an event is determined: the source's own tenant, the only tenant, or the tenant of the event's
+    // company.
+    let owners = match sole(envelope.company.is_some()) {
+        Some(tenant) => TenantResolver::One {
+            tenant: tenant.name.clone(),
+            companies: tenant.companies.clone(),
+            owners: owners.clone(),
+            also: if source.tenant.is_none() { included.clone() } else { Arc::default() },
+        },
+        None => TenantResolver::ByCompany {
+            tenants: owners.clone(),
+            // At most one tenant has no companies: the settings were checked for that.
+            others: tenants.find(|tenant| tenant.companies.is_empty()).map(|tenant| tenant.name.clone()),
+        },
+    };
     if envelope.company.is_none() && matches!(owners, TenantResolver::ByCompany { .. }) {
         let error = ConfigError::new(format!("the events of the source \"{}\" don't name a tenant", source.name));
         return Err(error
@@ -283,33 +442,10 @@ fn make_reader<'t>(
     Ok(Reader { name: source.name.clone(), envelope, owners })
 }
 
-/// Returns how the tenant of an event is determined: the source's own tenant, the only tenant, or the tenant of the
-/// event's company.
-fn owners<'t>(
-    tenants: impl Iterator<Item = &'t config::Tenant> + Clone,
-    sole: Option<&'t config::Tenant>,
-) -> TenantResolver {
-    if let Some(tenant) = sole {
-        let others = tenants.filter(|other| other.name != tenant.name);
-        return TenantResolver::One {
-            tenant: tenant.name.clone(),
-            companies: tenant.companies.clone(),
-            of_others: others.flat_map(|other| other.companies.iter().cloned()).collect(),
-        };
-    }
-    let companies = tenants
-        .clone()
-        .flat_map(|tenant| tenant.companies.iter().map(|company| (company.clone(), tenant.name.clone())));
-    TenantResolver::ByCompany {
-        tenants: companies.collect(),
-        // At most one tenant has no companies: the settings were checked for that.
-        others: tenants.clone().find(|tenant| tenant.companies.is_empty()).map(|tenant| tenant.name.clone()),
-    }
-}
-
 fn tenant(
     tenant: &config::Tenant,
     active: &ActiveSettings,
+    all: &AllTenants<'_>,
     clients: &TenantHttpClients,
     environment: &Environment,
 ) -> Result<TenantSpec, Vec<ConfigError>> {
@@ -335,7 +471,7 @@ fn tenant(
     Ok(TenantSpec {
         name: tenant.name.clone(),
         platform,
-        concurrency: tenant.limits.concurrency,
+        concurrency: all.top.settings().server.ceilings.concurrency_below(tenant.limits.concurrency),
         max_deliveries: tenant.limits.max_deliveries,
         events_per_second: tenant.limits.events_per_second,
         total_memory: tenant.limits.total_memory,
@@ -430,19 +566,21 @@ fn openai(
     Ok(OpenAi::new(openai, clients()?)?)
 }
 
-fn route(module: &config::Module, active: &ActiveSettings) -> RouteSpec {
-    let settings = active.settings();
+fn route(module: &config::Module, active: &ActiveSettings, server: &config::Server) -> RouteSpec {
     RouteSpec {
         is_removed: active.is_removed(&SettingsPart::Module(module.name.clone())),
         module: module.name.clone(),
+        platform_name: module.platform_name().into(),
+        owner: module.owner.clone(),
         wants: module.wants.clone(),
-        concurrency: module.limits.concurrency,
+        // The settings of a refused file may be older than the ceilings.
+        concurrency: server.ceilings.concurrency_below(module.limits.concurrency),
         ordered_by_chat: module.ordered_by_chat,
         resume: module.resume,
         retry: module.retry,
-        retry_notice: settings.server.retry_notice.as_str().into(),
-        apology: module.apology.as_ref().unwrap_or(&settings.server.apology).as_str().into(),
-        limits: module.limits.delivery,
+        retry_notice: server.retry_notice.as_str().into(),
+        apology: module.apology.as_ref().unwrap_or(&server.apology).as_str().into(),
+        limits: module.limits.delivery.for_server(&server.ceilings.delivery),
     }
 }
 

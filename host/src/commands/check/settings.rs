@@ -9,12 +9,13 @@ use serde::Serialize;
 use super::{BAD, DIM, GOOD};
 use crate::commands::diagnostics::WARNING;
 use crate::commands::{SettingsFile, caching_engine};
-use modhost_config::{ConfigErrors, Module, Settings, read_failed};
+use modhost_config::{ConfigErrors, IncludedFile, Module, Settings, read_failed};
 use modhost_core::event::Name;
 use modhost_core::files::{self, ReadError};
-use modhost_platform::TenantHttpClients;
+use modhost_core::plural::counted;
 use modhost_runtime::engine::Engine;
-use modhost_server::resolved_config::{self, ResolvedConfig};
+use modhost_server::host;
+use modhost_server::resolved_config;
 use modhost_storage::versions::ContentHash;
 
 /// The result for the settings, as `--json` prints it.
@@ -25,9 +26,20 @@ pub(super) struct Report {
     file: PathBuf,
     /// Errors that prevent the host from starting.
     problems: Vec<String>,
+    /// How many files it includes.
+    included: usize,
+    /// The included files that the host would refuse.
+    refused_files: Vec<RefusedFile>,
     /// Warnings that do not prevent the host from starting.
     warnings: Vec<String>,
     modules: Vec<ModuleReport>,
+}
+
+/// An included file that the host would refuse. The host starts without it, or with what it accepted of it last.
+#[derive(Serialize)]
+struct RefusedFile {
+    file: PathBuf,
+    problems: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -47,28 +59,50 @@ impl Report {
     ///
     /// If the compiler cannot be started.
     pub(super) async fn of(file: &SettingsFile) -> anyhow::Result<Self> {
-        let settings = match file.load() {
-            Ok(settings) => settings,
-            Err(errors) => return Ok(Self::new(&file.config, Some(errors), Vec::new(), Vec::new())),
+        let path = file.config.clone();
+        let examined = files::blocking_with_timeout(files::READ_TIMEOUT, move || host::examine_settings(&path));
+        let (settings, problems) = match examined.unwrap_or_else(|error| Err(read_failed(&error).into())) {
+            Ok(examined) => examined,
+            Err(errors) => return Ok(Self::new(&file.config, Some(errors), &[], Vec::new(), Vec::new())),
         };
-        let to_resolve = settings.clone();
-        let resolved = files::blocking_with_timeout(files::READ_TIMEOUT, move || {
-            ResolvedConfig::new(&to_resolve, &TenantHttpClients::default()).map(|_| ())
-        });
-        let problems = resolved.unwrap_or_else(|error| Err(read_failed(&error).into())).err();
         let engine = caching_engine(&settings, 1)?;
         let checked = settings.modules.iter().map(|module| ModuleReport::of(&engine, module));
         // One more than can be compiled at a time: it is read meanwhile.
         let concurrency = settings.server.compiler.processes.saturating_add(1);
         let modules = futures::stream::iter(checked).buffered(concurrency).collect().await;
         let warnings = settings.warnings().iter().map(ToString::to_string).collect();
-        Ok(Self::new(&settings.file, problems, warnings, modules))
+        Ok(Self::new(&settings.file, problems, &settings.included, warnings, modules))
     }
 
-    fn new(file: &Path, problems: Option<ConfigErrors>, warnings: Vec<String>, modules: Vec<ModuleReport>) -> Self {
-        let problems: Vec<_> = problems.iter().flat_map(ConfigErrors::iter).map(ToString::to_string).collect();
-        let serves = problems.is_empty() && modules.iter().all(|module| module.refused.is_none());
-        Self { serves, file: file.to_owned(), problems, warnings, modules }
+    fn new(
+        file: &Path,
+        problems: Option<ConfigErrors>,
+        included: &[IncludedFile],
+        warnings: Vec<String>,
+        modules: Vec<ModuleReport>,
+    ) -> Self {
+        let texts = |errors: &ConfigErrors| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let problems: Vec<_> = problems.iter().flat_map(texts).collect();
+        let refused = included.iter().filter_map(|it| Some((it.path.clone(), texts(it.refused.as_ref()?))));
+        let refused_files: Vec<_> = refused.map(|(file, problems)| RefusedFile { file, problems }).collect();
+        let is_valid = problems.is_empty() && refused_files.is_empty();
+        let serves = is_valid && modules.iter().all(|module| module.refused.is_none());
+        let included = included.len();
+        Self { serves, file: file.to_owned(), problems, included, refused_files, warnings, modules }
+    }
+
+    /// Returns how many included files the host accepts, for display.
+    fn included_files(&self) -> String {
+        match self.included {
+            0 => String::new(),
+            included => {
+                let files = counted(included, "included file", "included files");
+                match self.refused_files.len() {
+                    0 => format!(" and {files}"),
+                    refused => format!(" and {} of {files}", included - refused),
+                }
+            }
+        }
     }
 
     /// Returns whether the host can start and all modules can serve.
@@ -79,16 +113,23 @@ impl Report {
     pub(super) fn print(&self, out: &mut impl Write) -> io::Result<()> {
         let file = self.file.display();
         match self.problems.is_empty() {
-            true => writeln!(out, "{GOOD}valid{GOOD:#}: {file}: the host can start")?,
+            true => writeln!(out, "{GOOD}valid{GOOD:#}: {file}{}: the host can start", self.included_files())?,
             false => writeln!(out, "{BAD}invalid{BAD:#}: {file}: the host cannot start")?,
         }
         for problem in &self.problems {
             writeln!(out, "\n{BAD}error:{BAD:#} {problem}")?;
         }
+        for RefusedFile { file, problems } in &self.refused_files {
+            writeln!(out, "\n{BAD}refused{BAD:#}: {}: its tenant would not be changed", file.display())?;
+            for problem in problems {
+                writeln!(out, "\n{BAD}error:{BAD:#} {problem}")?;
+            }
+        }
         for warning in &self.warnings {
             writeln!(out, "\n{WARNING}warning:{WARNING:#} {warning}")?;
         }
-        if !(self.modules.is_empty() || self.problems.is_empty() && self.warnings.is_empty()) {
+        let is_plain = self.problems.is_empty() && self.warnings.is_empty() && self.refused_files.is_empty();
+        if !(self.modules.is_empty() || is_plain) {
             writeln!(out)?;
         }
         for ModuleReport { name, component, version, refused } in &self.modules {

@@ -183,7 +183,7 @@ fn files(settings: &Path, modules: &[BuildableModule]) -> BTreeSet<PathBuf> {
 
 fn buildable(settings: &Settings) -> Vec<BuildableModule> {
     let modules = settings.modules.iter().filter_map(|module| {
-        let command = BuildCommand::of(module, &settings.file)?;
+        let command = BuildCommand::of(module)?;
         let (component, sources) = (module.component.clone(), module.watch.clone());
         // A changed test does not require a build.
         let tests = module.folder.iter().map(|folder| folder.join(TESTS_FOLDER));

@@ -1,12 +1,16 @@
 //! Changes the settings of a host to use the local platform.
 
+use std::path::Path;
+
 use url::Url;
 
 use modhost_config::{
     ConfigErrors, Environment, EventSocket, PlatformSettings, Reference, Scheme, Settings, Source, SourceKind, Webhook,
 };
+use modhost_core::event::Name;
 use modhost_core::secret::Secret;
 use modhost_emulator as local;
+use modhost_emulator::AssistantTenant;
 use modhost_ingress::sources::schemes;
 
 /// The base URLs of the local platform.
@@ -20,19 +24,61 @@ pub(super) struct Bases {
     pub(super) completions: Url,
 }
 
-/// Replaces every platform and language model in the settings with the local platform.
+/// Replaces every platform and language model in the settings of modules.toml with the local platform.
 ///
 /// # Errors
 ///
 /// If the `.env` beside the file cannot be read.
-pub(super) fn use_local_platform(mut settings: Settings, bases: &Bases) -> Result<Settings, ConfigErrors> {
+pub(super) fn use_local_platform(settings: Settings, bases: &Bases) -> Result<Settings, ConfigErrors> {
     let environment = Environment::load(settings.file.with_file_name(""))?;
+    let mut settings = localize(settings, bases, &environment);
     // The local platform delivers over plain HTTP.
     settings.server.tls = None;
+    // The only company of the local platform belongs to the first tenant.
+    if let Some(first) = settings.tenants.first_mut()
+        && !first.companies.is_empty()
+    {
+        first.companies = vec![local::COMPANY_ID.to_owned()];
+    }
+    Ok(settings)
+}
+
+/// Replaces every platform and language model in the settings of an included file with the local platform. `folder` is
+/// that of modules.toml. The tenant keeps its companies: the local platform sends them its events.
+pub(super) fn use_local_platform_in_included(mut settings: Settings, bases: &Bases, folder: &Path) -> Settings {
+    // A `.env` that cannot be read is an error of modules.toml.
+    let environment = Environment::load(folder).unwrap_or_default();
+    settings.sources.retain(|source| {
+        let is_webhook = source.webhook().is_some();
+        if !is_webhook {
+            tracing::warn!(
+                source = %source.name,
+                "source disabled: the event socket of the local platform is for the tenants of modules.toml"
+            );
+        }
+        is_webhook
+    });
+    localize(settings, bases, &environment)
+}
+
+/// Returns the tenant of an included file as the local platform knows it, for its own modules. `base` is the address
+/// of the host, once it is known.
+pub(super) fn assistant_tenant(settings: &Settings, tenant: &Name, base: Option<&Url>) -> AssistantTenant {
+    let own = settings.tenants.iter().find(|it| it.name == *tenant);
+    let company = own.and_then(|own| own.companies.first().cloned());
+    let sources = settings.sources.iter().filter(|source| source.tenant.as_ref() == Some(tenant));
+    let mut webhooks = sources.filter(|source| is_from_unique(source)).filter_map(|source| source.webhook());
+    let endpoint = base.zip(webhooks.next()).and_then(|(base, webhook)| base.join(&webhook.path).ok());
+    // No other tenant has this company, so a tenant of any company accepts it.
+    let company = company.unwrap_or_else(|| format!("company_{tenant}"));
+    AssistantTenant { name: tenant.to_string(), company, endpoint }
+}
+
+fn localize(mut settings: Settings, bases: &Bases, environment: &Environment) -> Settings {
     let first = settings.tenants.first().map(|tenant| tenant.name.clone());
     settings.sources.retain_mut(|source| match &mut source.kind {
         SourceKind::Webhook(webhook) => {
-            let secrets = local_secrets(webhook, &environment);
+            let secrets = local_secrets(webhook, environment);
             if secrets.is_empty() && !webhook.secrets.is_empty() {
                 tracing::warn!(source = %source.name, "source disabled: none of its secrets is set");
                 return false;
@@ -70,13 +116,7 @@ pub(super) fn use_local_platform(mut settings: Settings, bases: &Bases) -> Resul
             completion.api_key = Some(Reference::given(local::API_KEY));
         }
     }
-    // The only company of the local platform belongs to the first tenant.
-    if let Some(first) = settings.tenants.first_mut()
-        && !first.companies.is_empty()
-    {
-        first.companies = vec![local::COMPANY_ID.to_owned()];
-    }
-    Ok(settings)
+    settings
 }
 
 /// Replaces the webhook of Unique AI with an event socket, unless there is one already.

@@ -19,7 +19,7 @@ use super::help::examples;
 use super::running::RunningHost;
 use super::serve::{addresses, modules};
 use super::signals::Signals;
-use super::{HostArgs, SHUTDOWN_GRACE, compiler_program, output, program, shared_component_cache};
+use super::{HostArgs, SHUTDOWN_GRACE, compiler_program, log_warnings, output, program, shared_component_cache};
 use build::Builder;
 use localize::Bases;
 use modhost_config::{ConfigErrors, Environment, Reference, Settings};
@@ -27,7 +27,7 @@ use modhost_core::event::Event;
 use modhost_core::secret::Secret;
 use modhost_emulator as local;
 use modhost_emulator::{Assistant, CompletionEndpoint, LocalPlatform, LocalSettings};
-use modhost_server::host::{Compiling, Host};
+use modhost_server::host::{Compiling, Host, LoadSettings};
 
 /// Default folders of documents, relative to modules.toml: the user's, and that of the samples.
 const DOCUMENT_FOLDERS: [&str; 2] = ["documents", "plugins/assistant/documents"];
@@ -87,9 +87,7 @@ impl DevArgs {
 pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     let settings = args.load()?;
     args.host.accept_data_loss(&settings)?;
-    for warning in settings.warnings() {
-        tracing::warn!("{warning}");
-    }
+    log_warnings(&settings);
     let builder = Builder::new(&settings);
     if !args.no_build {
         builder.build_all().await;
@@ -102,7 +100,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         data_dir: Some(settings.server.data_dir.clone()),
         completion: completion(&args, &settings)?,
         webhook: None,
-        assistants: assistants(&settings),
+        assistants: assistants(&settings, None),
         ..LocalSettings::default()
     })
     .await?;
@@ -115,11 +113,18 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
             completions: platform.completions_base(),
         };
         let args = args.clone();
-        let load = move |text: Option<&str>| localize::use_local_platform(args.load_from(text)?, &bases);
+        let folder = settings.file.with_file_name("");
+        let of_included = bases.clone();
+        let load = LoadSettings {
+            top: Box::new(move |text| localize::use_local_platform(args.load_from(text)?, &bases)),
+            included: Box::new(move |settings| {
+                localize::use_local_platform_in_included(settings, &of_included, &folder)
+            }),
+        };
         let shared_cache = shared_component_cache();
         let compiling = Compiling { program: Some(compiler_program()?), for_authors: true, shared_cache };
         tokio::select! {
-            host = Host::start(Box::new(load), compiling) => host?,
+            host = Host::start(load, compiling) => host?,
             () = signals.stop_requested(|| {}) => return Ok(ExitCode::SUCCESS),
         }
     };
@@ -128,6 +133,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     if let Some(webhook) = webhook(&host, &settings)? {
         platform.set_webhook(webhook);
     }
+    platform.set_assistants(assistants(&settings, base(&host).as_ref()))?;
     // Ends when the host shuts down, below.
     let failures = failures::show(host.failures(), &platform, host.admin_address());
     let summary = async {
@@ -149,13 +155,19 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns one assistant per module.
-fn assistants(settings: &Settings) -> Vec<Assistant> {
+/// Returns the address of the host for the local platform.
+fn base(host: &Host) -> Option<Url> {
+    Url::parse(&format!("http://{}", host.public_address())).ok()
+}
+
+/// Returns one assistant per module. `base` is the address of the host, once it is known.
+fn assistants(settings: &Settings, base: Option<&Url>) -> Vec<Assistant> {
     let modules = settings.modules.iter();
     let assistant = |module: &modhost_config::Module| Assistant {
         id: format!("assistant_{}", module.name),
         name: module.name.to_string(),
-        module: module.name.to_string(),
+        module: module.platform_name().to_owned(),
+        tenant: module.owner.as_ref().map(|owner| localize::assistant_tenant(settings, owner, base)),
         configuration: serde_json::json!({}),
         // Other modules only listen.
         chooses: module.wants.events.iter().any(|pattern| pattern.matches(Event::MODULE_CHOSEN)),
@@ -251,7 +263,7 @@ async fn rebuild_on_change(
             builder.set(&settings);
             platform.set_hosts(settings.server.admin_hosts.clone());
             watch.scan_now();
-            if let Err(error) = platform.set_assistants(assistants(&settings)) {
+            if let Err(error) = platform.set_assistants(assistants(&settings, base(host).as_ref())) {
                 tracing::error!(%error, "cannot update the modules of the local platform");
             }
             continue;

@@ -10,6 +10,7 @@ use serde_json::json;
 use url::Url;
 
 use crate::commands::diagnostics::error_with_help;
+use modhost_core::event::Name;
 
 /// Timeout of a request. The platform is on this machine and responds immediately.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,6 +33,9 @@ pub struct Assistant {
     pub module: String,
     /// Whether the module answers. Otherwise it only listens.
     pub chooses: bool,
+    /// The tenant whose own module it is.
+    #[serde(default)]
+    pub tenant: Option<String>,
 }
 
 /// A message that was sent.
@@ -142,7 +146,15 @@ impl Client {
     /// Lists the assistants.
     pub async fn assistants(&self) -> anyhow::Result<Vec<Assistant>> {
         let result = self.fetch(self.http.get(self.url(&["local", "assistants"])?)).await?;
-        result.with_context(|| format!("{} is not a local platform", self.base))
+        let mut assistants: Vec<Assistant> =
+            result.with_context(|| format!("{} is not a local platform", self.base))?;
+        for assistant in &mut assistants {
+            if let Some(tenant) = &assistant.tenant {
+                // Elsewhere the module has its full name.
+                assistant.module = Name::within(&tenant.as_str().into(), &assistant.module).to_string();
+            }
+        }
+        Ok(assistants)
     }
 
     /// Sends a message to an assistant, in a new chat unless one is given.

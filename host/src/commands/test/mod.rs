@@ -228,10 +228,11 @@ async fn watch(args: &TestArgs) -> anyhow::Result<ExitCode> {
 fn watched_files(file: &std::path::Path, modules: &[String]) -> BTreeSet<PathBuf> {
     let Ok(settings) = Settings::load(file) else { return BTreeSet::from([file.to_owned()]) };
     let mut files = Builder::new(&settings).files();
+    files.extend(settings.included.iter().map(|included| included.path.clone()));
     let named = |module: &&Module| modules.is_empty() || modules.iter().any(|name| name == module.name.as_str());
     for module in settings.modules.iter().filter(named) {
         files.insert(module.component.clone());
-        files.extend(suite::files_in(&suite::folder(module, &settings)));
+        files.extend(suite::files_in(&suite::folder(module)));
     }
     files
 }

@@ -41,7 +41,7 @@ pub(super) async fn run(args: &TestArgs, settings: &Settings) -> anyhow::Result<
     }
     let file = match &args.out {
         Some(file) => file.clone(),
-        None => free_file(&suite::folder(module, settings), &details)?,
+        None => free_file(&suite::folder(module), &details)?,
     };
     let (text, verdict) = record_and_run(&details, module, settings, &file).await?;
     if file == Path::new("-") {

@@ -37,7 +37,7 @@ pub(super) fn find(settings: &Settings, names: &[String], filter: Option<&str>) 
     };
     let mut suites = Vec::new();
     for module in &modules {
-        let folder = folder(module, settings);
+        let folder = folder(module);
         let mut tests: Vec<LoadedTest> = test_files(&folder).into_iter().map(load).collect();
         tests.retain(|loaded| loaded.is_for(module) && filter.is_none_or(|part| loaded.name.contains(part)));
         if tests.is_empty() && !names.is_empty() && filter.is_none() {
@@ -50,7 +50,7 @@ pub(super) fn find(settings: &Settings, names: &[String], filter: Option<&str>) 
     if !suites.is_empty() {
         return Ok(suites);
     }
-    let folders: Vec<_> = modules.iter().map(|module| folder(module, settings).display().to_string()).collect();
+    let folders: Vec<_> = modules.iter().map(|module| folder(module).display().to_string()).collect();
     if let Some(part) = filter {
         bail!("no test has \"{part}\" in its name; searched {}", folders.join(", "));
     }
@@ -66,12 +66,12 @@ pub(super) fn find(settings: &Settings, names: &[String], filter: Option<&str>) 
 }
 
 /// Returns the folder of a module's tests: `tests` in the folder of its sources. That is its `folder`, else the first entry of
-/// `watch` without a trailing `src`, else the folder of modules.toml.
-pub(super) fn folder(module: &Module, settings: &Settings) -> PathBuf {
+/// `watch` without a trailing `src`, else the folder of the settings file that has the module.
+pub(super) fn folder(module: &Module) -> PathBuf {
     if let Some(folder) = &module.folder {
         return folder.join(TESTS_FOLDER);
     }
-    let settings_folder = settings.file.parent().unwrap_or(Path::new(""));
+    let settings_folder = module.location.file.parent().unwrap_or(Path::new(""));
     let first = module.watch.first().map_or(settings_folder, PathBuf::as_path);
     let is_file = first.is_file();
     let sources = match first.file_name() {
@@ -102,6 +102,6 @@ impl LoadedTest {
     /// Returns whether the test is for a module: it names the module, or none.
     fn is_for(&self, module: &Module) -> bool {
         let named = self.test.as_ref().ok().and_then(|test| test.module.as_deref());
-        named.is_none_or(|name| name == module.name.as_str())
+        named.is_none_or(|name| name == module.name.as_str() || name == module.platform_name())
     }
 }

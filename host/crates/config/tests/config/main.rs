@@ -3,6 +3,8 @@
 //! Each `NAME.toml` next to this file has errors, and `NAME.txt` is the exact error text. `UPDATE_EXPECTED=1 cargo
 //! test --release --test config` rewrites the texts. Read them before you commit them.
 
+mod included;
+
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -114,6 +116,7 @@ fn shows_defaults_in_shipped_file() {
     let is_setting =
         |line: &str| line.starts_with("# [") || line.split_once(" = ").is_some_and(|(key, _)| !key[2..].contains(' '));
     let skipped = [
+        "# include",
         "# companies",
         "# folder",
         "# tenant",

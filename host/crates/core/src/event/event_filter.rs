@@ -1,7 +1,7 @@
 //! The filter that selects a module's events, and the reasons for rejecting the others.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde_json::Value;
@@ -45,6 +45,23 @@ pub struct Path(String);
 pub struct Candidate<'a> {
     event: &'a Event,
     payload: OnceCell<Document<'a>>,
+    own_modules: Option<&'a BTreeSet<String>>,
+}
+
+/// A module as events name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModuleId<'a> {
+    /// The name on the platform: that of the settings file, without the tenant of an included file.
+    pub platform_name: &'a str,
+    /// Whether an included file has the module, so that it serves the tenant of that file only.
+    pub is_own: bool,
+}
+
+impl<'a> ModuleId<'a> {
+    /// Returns the id of a module of `modules.toml`.
+    pub fn shared(platform_name: &'a str) -> Self {
+        Self { platform_name, is_own: false }
+    }
 }
 
 /// The reason a module doesn't receive an event.
@@ -54,6 +71,8 @@ pub enum Mismatch {
     Name,
     /// The event names another module.
     OtherModule(String),
+    /// The event names this module, and the event's tenant has a module of that name in its own file.
+    OwnModule(String),
     /// The event is for a single module, but its name cannot be read.
     UnreadableModule,
     /// The module doesn't want events from this source.
@@ -106,7 +125,18 @@ impl fmt::Display for Path {
 impl<'a> Candidate<'a> {
     /// Prepares an event for matching.
     pub fn new(event: &'a Event) -> Self {
-        Self { event, payload: OnceCell::new() }
+        Self { event, payload: OnceCell::new(), own_modules: None }
+    }
+
+    /// Sets the names on the platform of the modules in the own file of the event's tenant. An event that names one of
+    /// them is for that module, and not for the one of that name in `modules.toml`.
+    #[must_use]
+    pub fn with_own_modules(self, own_modules: Option<&'a BTreeSet<String>>) -> Self {
+        Self { own_modules, ..self }
+    }
+
+    fn tenant_has_own(&self, platform_name: &str) -> bool {
+        self.own_modules.is_some_and(|names| names.contains(platform_name))
     }
 
     /// Returns the value at a path in the payload, whatever the rest of the payload looks like.
@@ -120,17 +150,20 @@ impl<'a> Candidate<'a> {
 }
 
 impl EventFilter {
-    /// Checks whether a module of this name receives an event.
+    /// Checks whether a module receives an event.
     ///
     /// # Errors
     ///
     /// Returns the first reason why it doesn't.
-    pub fn check(&self, module: &Name, candidate: &Candidate<'_>) -> Result<(), Mismatch> {
+    pub fn check(&self, module: ModuleId<'_>, candidate: &Candidate<'_>) -> Result<(), Mismatch> {
         let event = candidate.event;
         let require = |wanted: bool, reason: Mismatch| if wanted { Ok(()) } else { Err(reason) };
         require(self.events.iter().any(|pattern| pattern.matches(&event.name)), Mismatch::Name)?;
         match event.module() {
-            Some(chosen) if chosen != module.as_str() => return Err(Mismatch::OtherModule(chosen.to_owned())),
+            Some(chosen) if chosen != module.platform_name => return Err(Mismatch::OtherModule(chosen.to_owned())),
+            Some(chosen) if !module.is_own && candidate.tenant_has_own(chosen) => {
+                return Err(Mismatch::OwnModule(chosen.to_owned()));
+            }
             // An event for a single module, whose name cannot be read, must not go to every module.
             None if event.is_for_one_module() => return Err(Mismatch::UnreadableModule),
             _ => {}

@@ -30,6 +30,15 @@ impl Name {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Returns the full name of a source or module that a tenant's own file calls `local`: `tenant/local`.
+    #[must_use]
+    pub fn within(tenant: &Self, local: &str) -> Self {
+        Self(format!("{tenant}{}{local}", Self::SEPARATOR).into())
+    }
+
+    /// Separates the tenant from the local name in a full name.
+    pub const SEPARATOR: char = '/';
 }
 
 impl From<&str> for Name {

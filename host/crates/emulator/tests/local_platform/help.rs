@@ -25,6 +25,7 @@ pub fn assistant(module: &str, chooses: bool) -> Assistant {
         module: module.to_owned(),
         configuration: json!({ "greeting": "Hello" }),
         chooses,
+        tenant: None,
     }
 }
 

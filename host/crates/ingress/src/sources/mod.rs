@@ -71,13 +71,15 @@ pub enum TenantResolver {
         tenant: Name,
         /// The tenant's companies, by the platform's ids; empty: every company that is not another tenant's.
         companies: Vec<String>,
-        /// The companies of other tenants.
-        of_others: HashSet<String>,
+        /// The tenant of each company, also of other tenants.
+        owners: Arc<HashMap<String, Name>>,
+        /// The tenants in included files whose events the source delivers too, by their companies.
+        also: Arc<HashMap<String, Name>>,
     },
     /// The event's company decides.
     ByCompany {
         /// The tenant of each company.
-        tenants: HashMap<String, Name>,
+        tenants: Arc<HashMap<String, Name>>,
         /// The tenant of all other companies; `None`: their events are rejected.
         others: Option<Name>,
     },
@@ -239,9 +241,12 @@ impl TenantResolver {
         let named = company.flatten();
         let unclaimed = || Rejection::UnclaimedCompany(named.map(str::to_owned));
         match self {
-            Self::One { tenant, companies, of_others } => match (company, named) {
+            Self::One { tenant, companies, owners, also } => match (company, named) {
                 (None, _) => Ok(tenant.clone()),
-                (_, Some(foreign)) if of_others.contains(foreign) => Err(Rejection::ForeignCompany(foreign.to_owned())),
+                (_, Some(company)) if owners.get(company).is_some_and(|owner| owner != tenant) => {
+                    let foreign = || Rejection::ForeignCompany(company.to_owned());
+                    also.get(company).cloned().ok_or_else(foreign)
+                }
                 (_, _) if companies.is_empty() => Ok(tenant.clone()),
                 (_, Some(named)) if companies.iter().any(|own| own == named) => Ok(tenant.clone()),
                 _ => Err(unclaimed()),

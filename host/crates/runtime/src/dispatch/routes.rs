@@ -1,12 +1,12 @@
 //! Routes events to the modules that want them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::Refused;
 use crate::capabilities::{GuestMemory, TenantLog, TenantMemory};
 use modhost_core::backoff::RetryPolicy;
-use modhost_core::event::event_filter::{Candidate, EventFilter};
+use modhost_core::event::event_filter::{Candidate, EventFilter, ModuleId};
 use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::limits::{LimitAmounts, Limits};
 use modhost_core::rate::RateLimiter;
@@ -42,8 +42,12 @@ pub struct TenantSpec {
 /// The settings of a module for dispatch.
 #[derive(Clone, Debug)]
 pub struct RouteSpec {
-    /// The name; an event that names a module is delivered to no other.
+    /// The name in the settings, which identifies the module in this host.
     pub module: Name,
+    /// The name on the platform; an event that names a module is delivered to no other.
+    pub platform_name: Name,
+    /// The tenant whose own file has the module; none for a module of modules.toml.
+    pub owner: Option<Name>,
     /// The events it wants.
     pub wants: EventFilter,
     /// Maximum number of its deliveries that run concurrently.
@@ -64,12 +68,31 @@ pub struct RouteSpec {
     pub is_removed: bool,
 }
 
+impl RouteSpec {
+    fn id(&self) -> ModuleId<'_> {
+        ModuleId { platform_name: self.platform_name.as_str(), is_own: self.owner.is_some() }
+    }
+}
+
 /// The tenants and modules of the current settings.
 pub struct Routes {
     tenants: HashMap<Name, Arc<Tenant>>,
-    modules: Vec<Arc<RouteSpec>>,
+    modules: HashMap<Name, Arc<RouteSpec>>,
+    /// The modules that want events of any tenant.
+    of_any_tenant: Vec<Arc<RouteSpec>>,
+    /// The modules that want events of this tenant only, or of this and some other tenants. An event is compared with
+    /// the modules of its own tenant, however many other tenants there are.
+    by_tenant: HashMap<Name, TenantModules>,
     /// The text for users whose module is no longer in the settings.
     apology: Arc<str>,
+}
+
+/// The modules that name a tenant.
+#[derive(Default)]
+struct TenantModules {
+    modules: Vec<Arc<RouteSpec>>,
+    /// The names on the platform of the modules in the tenant's own file.
+    own_names: BTreeSet<String>,
 }
 
 pub(super) struct Tenant {
@@ -87,7 +110,13 @@ pub(super) struct Tenant {
 
 impl Default for Routes {
     fn default() -> Self {
-        Self { tenants: HashMap::new(), modules: Vec::new(), apology: "".into() }
+        Self {
+            tenants: HashMap::new(),
+            modules: HashMap::new(),
+            of_any_tenant: Vec::new(),
+            by_tenant: HashMap::new(),
+            apology: "".into(),
+        }
     }
 }
 
@@ -130,7 +159,29 @@ impl Routes {
             };
             (spec.name, Arc::new(tenant))
         });
-        Self { tenants: tenants.collect(), modules: modules.into_iter().map(Arc::new).collect(), apology }
+        let mut routes = Self { tenants: tenants.collect(), apology, ..Self::default() };
+        for module in modules.into_iter().map(Arc::new) {
+            routes.add(module);
+        }
+        routes
+    }
+
+    fn add(&mut self, module: Arc<RouteSpec>) {
+        for tenant in &module.wants.tenants {
+            let of_tenant = &mut self.by_tenant.entry(tenant.clone()).or_default().modules;
+            // The settings may name a tenant twice.
+            if of_tenant.last().is_none_or(|last| !Arc::ptr_eq(last, &module)) {
+                of_tenant.push(module.clone());
+            }
+        }
+        if module.wants.tenants.is_empty() {
+            self.of_any_tenant.push(module.clone());
+        }
+        if let Some(owner) = &module.owner {
+            let of_owner = self.by_tenant.entry(owner.clone()).or_default();
+            of_owner.own_names.insert(module.platform_name.to_string());
+        }
+        self.modules.insert(module.module.clone(), module);
     }
 
     pub(super) fn tenants(&self) -> impl Iterator<Item = (&Name, &Arc<Tenant>)> {
@@ -148,7 +199,7 @@ impl Routes {
     }
 
     pub(super) fn module(&self, name: &Name) -> Option<&Arc<RouteSpec>> {
-        self.modules.iter().find(|route| route.module == *name)
+        self.modules.get(name)
     }
 
     /// Returns whether a tenant's deliveries to a module wait because one of the two was removed from the settings and
@@ -176,8 +227,11 @@ impl Routes {
 
     /// Returns the deliveries of an event; none if no module wants it.
     pub(super) fn deliveries(&self, event: &Event) -> Vec<NewDelivery> {
-        let candidate = Candidate::new(event);
-        let routes = self.modules.iter().filter(|route| route.wants.check(&route.module, &candidate).is_ok());
+        let of_tenant = self.by_tenant.get(&event.tenant);
+        let candidate = Candidate::new(event).with_own_modules(of_tenant.map(|of_tenant| &of_tenant.own_names));
+        let of_tenant = of_tenant.into_iter().flat_map(|of_tenant| &of_tenant.modules);
+        let routes = self.of_any_tenant.iter().chain(of_tenant);
+        let routes = routes.filter(|route| route.wants.check(route.id(), &candidate).is_ok());
         routes
             .map(|route| NewDelivery {
                 id: DeliveryId::new(event, &route.module),

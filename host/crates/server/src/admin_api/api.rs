@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::access::{self, Access};
 use super::module_view::WaitingView;
 use super::view::{DeliveryView, DetailsView, SourceView, TotalsView};
-use super::{keyvalue, modules, tenants, unreadable};
+use super::{SettingsStatus, keyvalue, modules, tenants, unreadable};
 use crate::telemetry::{self};
 use modhost_core::event::{DeliveryId, Name};
 use modhost_core::metrics;
@@ -60,6 +60,8 @@ pub struct Admin {
     pub access: Arc<Access>,
     /// Verified requests that can't be parsed as events.
     pub unreadable: UnreadableStore,
+    /// The included settings files that the host refuses.
+    pub settings: Arc<SettingsStatus>,
 }
 
 /// Returns the routes of the admin listener. The probes are open to everyone. If a token is configured and a request
@@ -78,22 +80,15 @@ pub fn router(admin: Admin) -> Router {
         .route("/unreadable/{id}/body", get(unreadable::body))
         .route("/unreadable/{id}/drop", post(unreadable::remove))
         .route("/modules", get(modules::list))
-        .route("/modules/{name}", get(modules::show))
-        .route("/modules/{name}/versions", get(modules::history))
-        .route("/modules/{name}/rollback", post(modules::rollback))
-        .route("/modules/{name}/pin", post(modules::pin))
-        .route("/modules/{name}/unpin", post(modules::unpin))
-        .route("/modules/{name}/retry", post(modules::retry))
-        .route("/modules/{name}/pause", post(modules::pause))
-        .route("/modules/{name}/resume", post(modules::resume))
-        .route("/modules/{name}/promote", post(modules::promote))
-        .route("/modules/{name}/abort", post(modules::abort))
         .route("/tenants", get(tenants::list))
         .route("/tenants/{name}", get(tenants::show))
         .route("/keyvalue/{tenant}/{module}", get(keyvalue::buckets))
         .route("/keyvalue/{tenant}/{module}/{bucket}", get(keyvalue::keys))
         .route("/keyvalue/{tenant}/{module}/{bucket}/value", get(keyvalue::value))
         .route("/openapi.json", get(openapi))
+        .merge(module_routes("/modules/{name}"))
+        // The slash in the name of a module of a tenant's own file may be written as it is.
+        .merge(module_routes("/modules/{name}/{local}"))
         .layer(middleware::from_fn_with_state(access.clone(), access::authorize));
     let metrics = Router::new()
         .route("/metrics", get(metrics))
@@ -108,6 +103,22 @@ pub fn router(admin: Admin) -> Router {
     // No middleware runs for the probes.
     let probes = Router::new().route("/livez", get(health::live)).route("/readyz", get(ready));
     guarded.merge(probes).with_state(admin)
+}
+
+/// Returns the routes of one module, below the path of its name.
+fn module_routes(module: &str) -> Router<Admin> {
+    let at = |action: &str| format!("{module}/{action}");
+    Router::new()
+        .route(module, get(modules::show))
+        .route(&at("versions"), get(modules::history))
+        .route(&at("rollback"), post(modules::rollback))
+        .route(&at("pin"), post(modules::pin))
+        .route(&at("unpin"), post(modules::unpin))
+        .route(&at("retry"), post(modules::retry))
+        .route(&at("pause"), post(modules::pause))
+        .route(&at("resume"), post(modules::resume))
+        .route(&at("promote"), post(modules::promote))
+        .route(&at("abort"), post(modules::abort))
 }
 
 /// An error response: its status and its message.
@@ -199,7 +210,11 @@ async fn show_health(State(admin): State<Admin>, headers: HeaderMap) -> Response
     });
     let modules: Vec<Value> = modules.collect();
     let (code, Report { status, checks, reasons }) = admin.health.report(true);
-    let answer = json!({ "status": status, "checks": checks, "reasons": reasons, "modules": modules });
+    let mut answer = json!({ "status": status, "checks": checks, "reasons": reasons, "modules": modules });
+    let refused = admin.settings.refused();
+    if !refused.is_empty() {
+        answer["refused_files"] = json!(*refused);
+    }
     health::no_store(code, Json(answer))
 }
 

@@ -6,6 +6,7 @@ mod keyvalue;
 mod module_view;
 mod modules;
 mod tenants;
+mod settings_status;
 mod unreadable;
 mod view;
 
@@ -14,6 +15,7 @@ pub use api::{Admin, router};
 pub use module_view::{CanaryView, HeldBackView, ModuleView, OperatorActionView, PinnedView, VersionView, WaitingView};
 pub use modules::operator_name;
 pub use tenants::TenantView;
+pub use settings_status::SettingsStatus;
 pub use unreadable::{UnreadableDetailsView, UnreadableView};
 pub use view::{
     AttemptView, BucketView, CallView, ChangeView, DeliveryView, DetailsView, EventSocketView, EventView, GapView,

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequestParts, Path, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -39,6 +41,19 @@ impl From<AdminError> for ApiError {
     }
 }
 
+/// The name of a module in a path: `Mine`, or `acme%2FMine` or `acme/Mine` for a module of a tenant's own file.
+pub(super) struct ModuleName(Name);
+
+impl<S: Send + Sync> FromRequestParts<S> for ModuleName {
+    type Rejection = PathRejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, PathRejection> {
+        let Path(segments) = Path::<Vec<(String, String)>>::from_request_parts(parts, state).await?;
+        let segments: Vec<String> = segments.into_iter().map(|(_, segment)| segment).collect();
+        Ok(Self(segments.join("/").into()))
+    }
+}
+
 /// Returns all modules.
 pub(super) async fn list(State(admin): State<Admin>) -> Json<Value> {
     let modules: Vec<ModuleView> = admin.registry.status().into_iter().map(|status| view(&admin, status)).collect();
@@ -46,15 +61,15 @@ pub(super) async fn list(State(admin): State<Admin>) -> Json<Value> {
 }
 
 /// Returns one module.
-pub(super) async fn show(State(admin): State<Admin>, Path(name): Path<String>) -> ApiResult<ModuleView> {
-    let name = Name::from(name);
+pub(super) async fn show(State(admin): State<Admin>, name: ModuleName) -> ApiResult<ModuleView> {
+    let name = name.0;
     let status = admin.registry.status_of(&name).ok_or_else(|| admin.registry.no_module(&name))?;
     Ok(Json(view(&admin, status)))
 }
 
 /// Returns the history of a module's versions, also if the module is no longer in `modules.toml`.
-pub(super) async fn history(State(admin): State<Admin>, Path(name): Path<String>) -> ApiResult<Value> {
-    let name = Name::from(name);
+pub(super) async fn history(State(admin): State<Admin>, name: ModuleName) -> ApiResult<Value> {
+    let name = name.0;
     let history = admin.registry.history(&name).await?;
     if history.is_empty() && admin.registry.status_of(&name).is_none() {
         return Err(admin.registry.no_module(&name).into());
@@ -82,14 +97,14 @@ pub(super) struct PinRequest {
 
 pub(super) async fn rollback(
     admin: State<Admin>,
-    name: Path<String>,
+    name: ModuleName,
     request: Body<OperatorRequest>,
 ) -> ApiResult<ModuleView> {
     let by = by(body(request)?.by)?;
     operate(admin, name, move |admin, name| async move { admin.registry.rollback(&name, &by).await }).await
 }
 
-pub(super) async fn pin(admin: State<Admin>, name: Path<String>, request: Body<PinRequest>) -> ApiResult<ModuleView> {
+pub(super) async fn pin(admin: State<Admin>, name: ModuleName, request: Body<PinRequest>) -> ApiResult<ModuleView> {
     let pinning = body(request)?;
     let by = by(pinning.by)?;
     operate(admin, name, move |admin, name| async move { admin.registry.pin(&name, &pinning.version, &by).await }).await
@@ -97,7 +112,7 @@ pub(super) async fn pin(admin: State<Admin>, name: Path<String>, request: Body<P
 
 pub(super) async fn unpin(
     admin: State<Admin>,
-    name: Path<String>,
+    name: ModuleName,
     request: Body<OperatorRequest>,
 ) -> ApiResult<ModuleView> {
     let by = by(body(request)?.by)?;
@@ -106,7 +121,7 @@ pub(super) async fn unpin(
 
 pub(super) async fn retry(
     admin: State<Admin>,
-    name: Path<String>,
+    name: ModuleName,
     request: Body<OperatorRequest>,
 ) -> ApiResult<ModuleView> {
     let by = by(body(request)?.by)?;
@@ -115,7 +130,7 @@ pub(super) async fn retry(
 
 pub(super) async fn pause(
     admin: State<Admin>,
-    name: Path<String>,
+    name: ModuleName,
     request: Body<OperatorRequest>,
 ) -> ApiResult<ModuleView> {
     let by = by(body(request)?.by)?;
@@ -124,7 +139,7 @@ pub(super) async fn pause(
 
 pub(super) async fn resume(
     admin: State<Admin>,
-    name: Path<String>,
+    name: ModuleName,
     request: Body<OperatorRequest>,
 ) -> ApiResult<ModuleView> {
     let by = by(body(request)?.by)?;
@@ -138,7 +153,7 @@ pub(super) async fn resume(
 
 pub(super) async fn promote(
     admin: State<Admin>,
-    name: Path<String>,
+    name: ModuleName,
     request: Body<OperatorRequest>,
 ) -> ApiResult<ModuleView> {
     let by = by(body(request)?.by)?;
@@ -147,7 +162,7 @@ pub(super) async fn promote(
 
 pub(super) async fn abort(
     admin: State<Admin>,
-    name: Path<String>,
+    name: ModuleName,
     request: Body<OperatorRequest>,
 ) -> ApiResult<ModuleView> {
     let by = by(body(request)?.by)?;
@@ -157,7 +172,7 @@ pub(super) async fn abort(
 /// Runs an operation on a module to completion, and returns the module's new state.
 async fn operate<F>(
     State(admin): State<Admin>,
-    Path(name): Path<String>,
+    ModuleName(name): ModuleName,
     operation: impl FnOnce(Arc<Admin>, Name) -> F + Send + 'static,
 ) -> ApiResult<ModuleView>
 where
@@ -165,7 +180,7 @@ where
 {
     let shared = Arc::new(admin.clone());
     complete(&admin, async move {
-        let status = operation(shared.clone(), Name::from(name)).await?;
+        let status = operation(shared.clone(), name).await?;
         Ok(Json(view(&shared, status)))
     })
     .await

@@ -1,16 +1,17 @@
 //! Applies changed files to a running host: settings, the files they refer to, certificates and components.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
-use super::saved_settings::{SavedSettings, SettingsStore, is_older_than};
-use super::{LoadSettings, Parts, log_ceilings, needs_restart};
-use crate::resolved_config::ResolvedConfig;
-use modhost_config::{ActiveSettings, ConfigErrors, Environment, GraceReason, LoadedSettings, Settings, read_failed};
+use super::saved_settings::SettingsStore;
+use super::settings_reader::{Before, Reading, Scope, SettingsReader, certificate, top_files};
+use super::{Parts, log_ceilings, needs_restart, settings_log};
+use crate::admin_api::SettingsStatus;
+use modhost_config::{ActiveHost, ConfigError, ConfigErrors, Environment, Include, Settings, included_files};
 use modhost_core::files::{self, READ_TIMEOUT};
 use modhost_core::sync::lock;
 use modhost_runtime::engine::{FileWatch, stamps};
@@ -22,75 +23,59 @@ const STABLE_FOR: Duration = Duration::from_millis(400);
 /// The maximum time to wait until the settings files stay unchanged.
 const MAX_STABLE_WAIT: Duration = Duration::from_secs(5);
 
-/// Reads the settings outside the runtime and with a time limit.
-#[derive(Clone)]
-pub(super) struct SettingsReader(Arc<LoadSettings>);
-
-impl SettingsReader {
-    pub(super) fn new(load: LoadSettings) -> Self {
-        Self(Arc::new(load))
-    }
-
-    /// Reads the settings and their references from the current files.
-    pub(super) async fn read(&self) -> Result<LoadedSettings, ConfigErrors> {
-        let load = self.0.clone();
-        in_time(move || {
-            let settings = load(None)?;
-            let environment = Arc::new(Environment::of(&settings)?);
-            Ok(LoadedSettings { settings, environment, is_complete: false })
-        })
-        .await
-    }
-
-    /// Reads the settings at the start of a host and merges them with those saved by the previous run, in case the file
-    /// is half written. Also returns the saved settings.
-    pub(super) async fn read_at_start(&self) -> Result<(ActiveSettings, Option<SavedSettings>), ConfigErrors> {
-        let mut loaded = self.read().await?;
-        let load = self.0.clone();
-        in_time(move || {
-            let server = &loaded.settings.server;
-            loaded.is_complete = is_older_than(&loaded.settings.file, server.removal_grace);
-            let saved = SavedSettings::read(&server.data_dir, &loaded.settings.file);
-            // The settings of an older version of the host may be invalid for this one.
-            let before = saved.as_ref().and_then(|saved| load(Some(&saved.text)).ok());
-            let (Some(before), Some(known)) = (before, &saved) else {
-                return Ok((ActiveSettings::new(loaded), saved));
-            };
-            let environment = Arc::new(loaded.environment.with_files_of(&before));
-            let before = ActiveSettings::new(LoadedSettings { settings: before, environment, is_complete: true });
-            let now = Instant::now();
-            let mut active = before.merge(loaded, now);
-            let names: Vec<_> = active.settings().sources.iter().map(|source| source.name.clone()).collect();
-            for name in names {
-                if known.has_other_secrets(&name, active.current_secrets(&name)) {
-                    active.mark_unconfirmed(&name, now);
-                }
-            }
-            Ok((active, saved))
-        })
-        .await
-    }
-}
-
-async fn in_time<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ConfigErrors> + Send + 'static,
-) -> Result<T, ConfigErrors> {
-    files::off_runtime(READ_TIMEOUT, work).await.unwrap_or_else(|error| Err(read_failed(&error).into()))
-}
-
 /// Applies changed files to a running host.
 pub(super) struct SettingsWatcher {
     pub parts: Parts,
     pub reader: SettingsReader,
-    pub active: ActiveSettings,
+    pub active: ActiveHost,
+    /// The variables that were read last.
+    pub variables: Environment,
     pub settings_store: SettingsStore,
     /// Publishes the settings in effect.
     pub settings: watch::Sender<Arc<Settings>>,
-    pub watched: Arc<Mutex<BTreeSet<PathBuf>>>,
-    /// Whether the last attempt to apply the files failed.
+    pub watched: Arc<Mutex<Watched>>,
+    /// Publishes the refused files.
+    pub status: Arc<SettingsStatus>,
+    /// Whether the last attempt to apply modules.toml failed.
     pub refused: bool,
+    /// The files of a reading that failed.
+    pub missed: BTreeSet<PathBuf>,
+    /// The folders of included files that could not be listed.
+    pub unlisted: Vec<ConfigError>,
     /// Retained parts aren't dropped before this time, because dropping them produced invalid settings.
     pub not_before: Option<Instant>,
+}
+
+/// The files that a host watches.
+#[derive(Clone, Default)]
+pub(super) struct Watched {
+    files: BTreeSet<PathBuf>,
+    include: Vec<Include>,
+    top: PathBuf,
+}
+
+impl Watched {
+    /// Returns the files that the host watches with these settings.
+    pub(super) fn of(host: &ActiveHost) -> Self {
+        let written = host.top().as_written();
+        let include = host.top().settings().include.clone();
+        let components = host.parts().flat_map(|part| part.settings().modules.iter().chain(&part.as_written().modules));
+        let components = components.map(|module| module.component.clone());
+        let secrets = host.files().values().flat_map(|file| file.references().iter().cloned());
+        let secrets_in_effect = host.parts().skip(1).flat_map(|part| part.settings().references());
+        let secrets_in_effect = secrets_in_effect.filter_map(|reference| reference.file().map(Path::to_owned));
+        let files = components.chain(secrets).chain(secrets_in_effect).chain(top_files(host));
+        // Even without files, the folder is watched for new ones.
+        let folders = include.iter().map(Include::in_folder);
+        Self { files: files.chain(folders).collect(), include, top: written.file.clone() }
+    }
+
+    /// Returns all files, with the included files that exist now.
+    pub(super) fn list(&self) -> BTreeSet<PathBuf> {
+        let mut files = self.files.clone();
+        files.extend(included_files(&self.include, &self.top).files);
+        files
+    }
 }
 
 /// The delay before the host tries again to drop retained parts, after dropping them produced invalid settings.
@@ -108,10 +93,11 @@ enum Reason {
 impl SettingsWatcher {
     /// Applies changed files for as long as the host runs, and all files whenever `reload_requests` is notified.
     pub(super) async fn run(mut self, mut watch: FileWatch, reload_requests: Arc<Notify>) {
-        log_retained(None, &self.active);
+        settings_log::start(&self.active, &self.unlisted);
         self.settings_store.save(&self.active).await;
         loop {
-            let deadline = self.active.deadline().max(self.not_before.filter(|_| !self.active.is_settled()));
+            let deadline = self.active.deadline();
+            let deadline = deadline.max(self.not_before.filter(|_| deadline.is_some()));
             let overdue = async {
                 match deadline {
                     Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
@@ -122,13 +108,12 @@ impl SettingsWatcher {
                 changed = watch.changed() => self.changed(&changed, &watch).await,
                 () = reload_requests.notified() => {
                     tracing::info!("reload requested");
-                    self.reload(Reason::Settings, false).await;
-                    let all = lock(&self.watched).clone();
+                    self.reload(Scope::All, Reason::Settings).await;
+                    let all = lock(&self.watched).files.clone();
                     self.parts.registry.refresh(&all);
                 }
                 () = overdue => {
-                    let next = self.active.at(Instant::now());
-                    self.apply(next, Reason::Settings);
+                    self.reload(Scope::Nothing, Reason::Settings).await;
                     self.not_before = self.refused.then(|| Instant::now() + DROP_RETRY_DELAY);
                 }
             }
@@ -138,29 +123,62 @@ impl SettingsWatcher {
     }
 
     async fn changed(&mut self, changed: &BTreeSet<PathBuf>, watch: &FileWatch) {
-        let files = settings_files(&self.active);
-        if files.iter().any(|file| changed.contains(file)) {
+        let settings: BTreeSet<PathBuf> = self.settings_files(changed);
+        if !settings.is_empty() {
             // A file that was moved into place is complete.
-            let is_complete =
-                files.iter().filter(|file| changed.contains(*file)).all(|file| watch.was_renamed_into_place(file));
-            if !is_complete {
-                wait_until_stable(&files).await;
+            let complete: BTreeSet<PathBuf> =
+                settings.iter().filter(|file| watch.was_renamed_into_place(file)).cloned().collect();
+            if complete.len() < settings.len() {
+                wait_until_stable(&settings).await;
             }
-            self.reload(Reason::Settings, is_complete).await;
-        } else if certificate(self.active.settings()).any(|file| changed.contains(file)) {
-            self.reload(Reason::Certificate, false).await;
+            let only_certificate = settings.iter().all(|file| self.is_certificate(file));
+            let reason = if only_certificate { Reason::Certificate } else { Reason::Settings };
+            self.reload(Scope::Changed { files: settings, complete }, reason).await;
         }
         self.parts.registry.refresh(changed);
     }
 
-    /// Reads the settings and applies them, completely or not at all.
-    async fn reload(&mut self, reason: Reason, is_complete: bool) {
-        match self.reader.read().await {
-            Ok(loaded) => {
-                let next = self.active.merge(LoadedSettings { is_complete, ..loaded }, Instant::now());
-                self.apply(next, reason);
+    /// Returns those changed files that the settings consist of or refer to.
+    fn settings_files(&self, changed: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
+        let top = top_files(&self.active);
+        let include = &self.active.top().settings().include;
+        let known = self.active.files();
+        let references: HashSet<&PathBuf> = known.values().flat_map(|file| file.references()).collect();
+        let is_setting = |file: &&PathBuf| {
+            top.contains(*file)
+                || known.contains_key(*file)
+                || references.contains(file)
+                || include.iter().any(|entry| entry.names(file))
+        };
+        changed.iter().filter(is_setting).cloned().collect()
+    }
+
+    /// Whether a file is only part of the certificate, and not of the other settings.
+    fn is_certificate(&self, file: &Path) -> bool {
+        let written = self.active.top().as_written();
+        let is_reference = written.references().any(|reference| reference.file() == Some(file));
+        certificate(self.active.top().settings()).any(|part| part == file) && !is_reference
+    }
+
+    /// Reads the settings and applies them: those of each file completely or not at all.
+    async fn reload(&mut self, mut scope: Scope, reason: Reason) {
+        if let Scope::Changed { files, .. } = &mut scope {
+            files.append(&mut self.missed);
+        }
+        let before = Before {
+            host: self.active.clone(),
+            variables: self.variables.clone(),
+            addresses: self.parts.addresses.clone(),
+            top_is_refused: self.refused,
+        };
+        match self.reader.read(&before, scope.clone()).await {
+            Ok(reading) => self.apply(reading, reason),
+            Err(errors) => {
+                if let Scope::Changed { files, .. } = scope {
+                    self.missed = files;
+                }
+                self.refuse(&errors, reason);
             }
-            Err(errors) => self.refuse(&errors, reason),
         }
     }
 
@@ -176,73 +194,51 @@ impl SettingsWatcher {
         }
     }
 
-    fn apply(&mut self, next: ActiveSettings, reason: Reason) {
-        let config = match ResolvedConfig::of(&next, &self.parts.clients) {
-            Ok(config) => config,
-            Err(errors) => return self.refuse(&errors, reason),
-        };
-        if let Some(exposed) = self.parts.addresses.exposed(next.settings()) {
-            return self.refuse(&ConfigErrors::from(exposed), reason);
-        }
-        let before = std::mem::replace(&mut self.active, next);
-        let (was, is) = (before.settings(), self.active.settings());
+    fn apply(&mut self, reading: Reading, reason: Reason) {
+        let Reading { host, config, variables, refused, unlisted } = reading;
+        let before = std::mem::replace(&mut self.active, host);
+        self.variables = variables;
+        let (was, is) = (before.top().settings(), self.active.top().settings());
         for name in needs_restart(was, is) {
             tracing::warn!(setting = name, "change in [server] takes effect after a restart");
         }
-        *lock(&self.watched) = watched_files(&self.active);
+        *lock(&self.watched) = Watched::of(&self.active);
         self.parts.apply(config);
+        self.status.set(&self.active);
         if is.server.ceilings != was.server.ceilings {
             log_ceilings(&is.server);
         }
-        let refused = std::mem::take(&mut self.refused);
-        let file = self.active.as_written().file.display();
-        if before.as_written() != self.active.as_written() {
+        if self.unlisted != unlisted {
+            settings_log::unlisted(&unlisted);
+            self.unlisted = unlisted;
+        }
+        let was_refused = std::mem::take(&mut self.refused);
+        let file = self.active.top().as_written().file.display();
+        if before.top().as_written() != self.active.top().as_written() {
             tracing::info!(%file, "settings reloaded");
+        } else if refused.is_some() {
+            // Said below.
         } else if reason == Reason::Certificate {
             tracing::info!("certificate reloaded");
-        } else if refused {
+        } else if was_refused {
             tracing::info!(%file, "settings are valid again and unchanged");
         }
-        log_retained(Some(&before), &self.active);
-        if was != is {
-            self.settings.send_replace(Arc::new(is.clone()));
+        settings_log::retained(Some(before.top()), self.active.top());
+        settings_log::included(&before, &self.active);
+        let is_same = is_same(&before, &self.active);
+        if !is_same {
+            self.settings.send_replace(Arc::new(self.active.settings()));
+        }
+        if let Some(errors) = refused {
+            self.refuse(&errors, reason);
         }
     }
 }
 
-/// Logs which parts are retained, were restored, or were dropped.
-fn log_retained(before: Option<&ActiveSettings>, now: &ActiveSettings) {
-    let at = Instant::now();
-    for (part, why, left) in now.retained(at) {
-        let is_known = before
-            .is_some_and(|before| before.retained(at).any(|(known, for_what, _)| known == part && for_what == why));
-        let grace = Duration::from_secs(left.as_secs() + u64::from(left.subsec_nanos() > 0));
-        match why {
-            _ if is_known => {}
-            GraceReason::Removed => {
-                tracing::warn!(%part, ?grace, "removed from the settings; its events wait, and it is dropped after the grace period")
-            }
-            GraceReason::Truncated => {
-                tracing::warn!(%part, ?grace, "settings may be truncated; the previous ones stay in effect until the grace period ends")
-            }
-        }
-    }
-    let known: BTreeSet<String> = before.iter().flat_map(|before| before.truncated_values()).collect();
-    for value in now.truncated_values().filter(|value| !known.contains(value)) {
-        tracing::warn!(%value, "value may be truncated; the previous one stays in effect until the grace period ends");
-    }
-    for (part, why, _) in before.iter().flat_map(|before| before.retained(at)) {
-        if now.retained(at).any(|(kept, ..)| kept == part) {
-            continue;
-        }
-        match why {
-            GraceReason::Removed if !now.has(part) => {
-                tracing::info!(%part, "dropped after the grace period")
-            }
-            GraceReason::Removed => tracing::info!(%part, "back in the settings"),
-            GraceReason::Truncated => tracing::info!(%part, "settings are complete again and in effect"),
-        }
-    }
+/// Whether the settings in effect of all files are the same ones.
+fn is_same(one: &ActiveHost, other: &ActiveHost) -> bool {
+    one.parts().count() == other.parts().count()
+        && one.parts().zip(other.parts()).all(|(one, other)| Arc::ptr_eq(one, other))
 }
 
 /// Waits until the files stay unchanged, at most [`MAX_STABLE_WAIT`].
@@ -263,26 +259,4 @@ async fn wait_until_stable(files: &BTreeSet<PathBuf>) {
             (_, now) => before = now,
         }
     }
-}
-
-/// Returns all files that the host watches.
-pub(super) fn watched_files(active: &ActiveSettings) -> BTreeSet<PathBuf> {
-    let modules = active.settings().modules.iter().chain(&active.as_written().modules);
-    let components = modules.map(|module| module.component.clone());
-    let certificate = certificate(active.settings()).map(Path::to_path_buf);
-    components.chain(certificate).chain(settings_files(active)).collect()
-}
-
-/// Returns the files of the certificate.
-fn certificate(settings: &Settings) -> impl Iterator<Item = &Path> {
-    let files = settings.server.tls.as_ref().map(|tls| [Some(tls.certificate.as_path()), tls.key.file()]);
-    files.into_iter().flatten().flatten()
-}
-
-/// Returns the files that the settings consist of. A change of one of them is a change of the settings.
-fn settings_files(active: &ActiveSettings) -> BTreeSet<PathBuf> {
-    let references = active.settings().references().chain(active.as_written().references());
-    let secrets = references.filter_map(|reference| reference.file().map(Path::to_owned));
-    let file = &active.as_written().file;
-    secrets.chain([file.clone(), file.with_file_name(".env")]).collect()
 }

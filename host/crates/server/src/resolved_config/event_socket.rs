@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use super::{active_reader, sole_tenant};
+use super::{AllTenants, active_reader, sole_tenant};
 use modhost_config as config;
 use modhost_config::{ActiveSettings, ConfigError, Environment, SettingsPart, Tenant, UniquePlatform};
 use modhost_core::platform_urls::UNIQUE_API_BASE;
@@ -16,18 +16,24 @@ pub(super) fn event_socket(
     source: &config::Source,
     socket: &config::EventSocket,
     active: &ActiveSettings,
+    all: &AllTenants<'_>,
     clients: &TenantHttpClients,
     environment: &Environment,
 ) -> Result<Option<EventSocket>, Vec<ConfigError>> {
     let at_source = |message: String| vec![ConfigError::new(message).at(Some(source.location.clone()))];
-    let settings = active.settings();
-    let tenant = sole_tenant(source, active);
+    let tenant = sole_tenant(source, active, all);
     let Some((tenant, platform)) = tenant.and_then(|tenant| Some((tenant, tenant.platform.unique()?))) else {
         return Err(at_source(format!("the event socket \"{}\" has no tenant whose key it could use", source.name)));
     };
     // The tenant has its own environment if it is retained.
     let of_tenant = active.environment_of(&SettingsPart::Tenant(tenant.name.clone()));
-    let subscriptions = source.subscriptions(tenant, &settings.modules);
+    let modules = &active.settings().modules;
+    let shared = match std::ptr::eq(active, all.top) {
+        true => &[],
+        // Modules of modules.toml may be for any tenant.
+        false => all.top.settings().modules.as_slice(),
+    };
+    let subscriptions = source.subscriptions(tenant, modules.iter().chain(shared));
     if subscriptions.is_empty() {
         return Ok(None);
     }
@@ -43,13 +49,15 @@ pub(super) fn event_socket(
         }
     };
     let company = company.expose().to_owned();
-    let mut reader = active_reader(source, active).map_err(|error| vec![error])?;
+    let mut reader = active_reader(source, active, all).map_err(|error| vec![error])?;
     // A tenant without companies accepts events of any company, but from this socket only those of the subscribed
     // company.
-    if let TenantResolver::One { companies, .. } = &mut reader.owners
-        && companies.is_empty()
-    {
-        companies.push(company.clone());
+    if let TenantResolver::One { companies, owners, also, .. } = &mut reader.owners {
+        if companies.is_empty() {
+            companies.push(company.clone());
+        }
+        // All other companies are refused anyway, and with them a change of any tenant would change every socket.
+        (*owners, *also) = Default::default();
     }
     let made = SocketSettings {
         reader,
@@ -58,7 +66,7 @@ pub(super) fn event_socket(
         api_key,
         company,
         subscriptions,
-        max_event: settings.server.max_body,
+        max_event: all.top.settings().server.max_body,
         reconnect_after: socket.reconnect_after,
         silence: socket.silence,
     };

@@ -91,6 +91,8 @@ impl Default for Setup {
 fn module(name: &str) -> RouteSpec {
     RouteSpec {
         module: name.into(),
+        platform_name: name.into(),
+        owner: None,
         is_removed: false,
         wants: EventFilter {
             events: vec![NamePattern::Exact(MESSAGE.into()), NamePattern::Exact(Event::MODULE_CHOSEN.into())],

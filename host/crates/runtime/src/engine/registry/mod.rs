@@ -157,10 +157,19 @@ impl Registry {
     pub fn set(&self, specs: Vec<Spec>, route: impl FnOnce()) {
         let _guard = lock(&self.set_lock);
         let before = self.modules.load_full();
-        let new_modules: HashMap<Name, Arc<ModuleEntry>> =
-            specs.into_iter().map(|spec| self.entry(&before, spec)).collect();
+        let mut changed = Vec::new();
+        let new_modules: HashMap<Name, Arc<ModuleEntry>> = specs
+            .into_iter()
+            .map(|spec| {
+                // A change of one tenant doesn't read the components of all others.
+                let is_changed = before.get(&spec.name).is_none_or(|entry| *entry.spec() != spec);
+                let (name, entry) = self.entry(&before, spec);
+                changed.extend(is_changed.then(|| entry.clone()));
+                (name, entry)
+            })
+            .collect();
         // Start loading before the modules become visible. Otherwise a new module would look as if it couldn't load.
-        for entry in new_modules.values() {
+        for entry in changed {
             entry.apply_and_reload();
         }
         let mut all = HashMap::clone(&before);
