@@ -60,7 +60,7 @@ fn log_included(before: &BTreeMap<PathBuf, ActiveFile>, now: &BTreeMap<PathBuf, 
         if file.is_removed() && known.is_none_or(|known| !known.is_removed()) {
             removed.log(|| log_removed(path, file));
         } else if !file.is_removed() {
-            let is_changed = known_active.is_none_or(|known| known.as_written() != active.as_written());
+            let is_changed = known_active.is_none_or(|known| !has_same_parts(known, active));
             let was_refused = known.is_some_and(|known| known.refused().is_some());
             if !is_start && errors.is_none() && (is_changed || was_refused) {
                 let tenant = file.tenant().map(Name::as_str).unwrap_or_default();
@@ -80,6 +80,12 @@ fn log_included(before: &BTreeMap<PathBuf, ActiveFile>, now: &BTreeMap<PathBuf, 
         let [refused, loaded, removed, dropped] = more;
         tracing::info!(refused, loaded, removed, dropped, "more included settings files changed");
     }
+}
+
+/// Whether a file has the same parts. Its settings also change with those of modules.toml that apply to it.
+fn has_same_parts(one: &ActiveSettings, other: &ActiveSettings) -> bool {
+    let (one, other) = (one.as_written(), other.as_written());
+    one.sources == other.sources && one.tenants == other.tenants && one.modules == other.modules
 }
 
 fn log_removed(path: &Path, file: &ActiveFile) {
