@@ -1,6 +1,6 @@
 //! Events as the platform signs and sends them.
 
-use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::http::{HeaderMap, HeaderValue};
@@ -58,7 +58,8 @@ pub fn event(body: Bytes) -> anyhow::Result<Event> {
             owners: TenantResolver::One {
                 tenant: Name::from("default"),
                 companies: Vec::new(),
-                of_others: HashSet::new(),
+                owners: Arc::default(),
+                also: Arc::default(),
             },
         },
         scheme,

@@ -28,6 +28,6 @@ pub mod sse;
 pub mod suggest;
 pub mod sync;
 pub mod system_memory;
-pub mod tenant_permits;
 pub mod tenant_meter;
+pub mod tenant_permits;
 pub mod text;

@@ -163,6 +163,16 @@ fn claims(active: &ActiveSettings) -> BTreeSet<String> {
     tenants.chain(paths).collect()
 }
 
+/// What more than one part of the settings in effect has, parts in their grace period included.
+fn used_twice(settings: &Settings) -> Vec<String> {
+    let paths = settings.sources.iter().filter_map(|source| Some(source.webhook()?.path.clone()));
+    let companies = settings.tenants.iter().flat_map(|tenant| tenant.companies.clone());
+    let tenants = settings.tenants.iter().map(|tenant| tenant.name.to_string());
+    let names = settings.modules.iter().map(|module| module.name.to_string());
+    let mut seen = BTreeSet::new();
+    paths.chain(companies).chain(tenants).chain(names).filter(|it| !seen.insert(it.clone())).collect()
+}
+
 fn claims_of(says: &Says) -> BTreeSet<String> {
     let companies = says.companies.iter().map(|company| format!("company c{company}"));
     companies.chain([format!("tenant t{}", says.tenant), format!("path /{}", says.path)]).collect()
@@ -205,6 +215,7 @@ proptest! {
                     prop_assert!(other.is_none(), "{claim} of {} and {}", path.display(), other.unwrap().display());
                 }
             }
+            prop_assert_eq!(used_twice(&active.settings()), [""; 0]);
             for (file, says) in &files {
                 let Some(says) = says.as_ref().filter(|says| says.is_valid) else { continue };
                 let wanted = claims_of(says);
@@ -249,6 +260,7 @@ fn tenant_moves_to_another_file() {
         let active = update(&host(), &vec![(from, says(1))], now);
         let moved = update(&active, &vec![(from, None), (to, says(1))], now);
         assert_eq!(moved.files()[&path(to)].refused(), None);
+        assert_eq!(used_twice(&moved.settings()), [""; 0]);
         let later = now + Duration::from_secs(3600);
         let moved = update(&moved, &Vec::new(), later);
         assert_eq!(moved.files().keys().collect::<Vec<_>>(), [&path(to)]);

@@ -5,8 +5,8 @@ mod api;
 mod keyvalue;
 mod module_view;
 mod modules;
-mod tenants;
 mod settings_status;
+mod tenants;
 mod unreadable;
 mod view;
 
@@ -14,8 +14,8 @@ pub use access::{Access, AccessRules};
 pub use api::{Admin, router};
 pub use module_view::{CanaryView, HeldBackView, ModuleView, OperatorActionView, PinnedView, VersionView, WaitingView};
 pub use modules::operator_name;
-pub use tenants::TenantView;
 pub use settings_status::SettingsStatus;
+pub use tenants::TenantView;
 pub use unreadable::{UnreadableDetailsView, UnreadableView};
 pub use view::{
     AttemptView, BucketView, CallView, ChangeView, DeliveryView, DetailsView, EventSocketView, EventView, GapView,
