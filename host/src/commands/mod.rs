@@ -38,7 +38,8 @@ use modhost_config::{CompilerSettings, ConfigErrors, Module, Settings};
 use modhost_core::event::Name;
 use modhost_core::sanitize;
 use modhost_core::suggest;
-use modhost_runtime::engine::{self, Compiler, CompilerLimits, Engine};
+use modhost_runtime::engine::{self, Compiler, CompilerLimits, CompilerProgram, Engine};
+use modhost_sandbox::SandboxMode;
 use modhost_server::host::{self, StartError};
 use modhost_server::telemetry::{self, LogFilter, LogFormat};
 
@@ -321,7 +322,7 @@ fn run(command: Command) -> ExitCode {
     let _flush_at_end = telemetry::FlushAtEnd;
     let result = match command {
         Command::Dev(args) => run_host(&args.host.log.clone(), dev::run(args)),
-        Command::Serve(args) => run_host(&args.host.log.clone(), serve::run(args)),
+        Command::Serve(args) => serve::start(args),
         Command::Deliveries(args) => block_on(deliveries::run(args)),
         Command::Test(args) => block_on(test::run(args)),
         Command::Send(args) => block_on(send::run(args)),
@@ -366,7 +367,8 @@ fn compiler_program() -> anyhow::Result<PathBuf> {
 
 /// Returns an engine for a command without a host. `stack` is in bytes; the compiler has the default limits.
 fn engine(instances: usize, stack: u64) -> anyhow::Result<Engine> {
-    let compiler = Compiler::Subprocess { program: compiler_program()?, limits: CompilerLimits::default() };
+    let (program, limits, sandbox) = (compiler_program()?, CompilerLimits::default(), SandboxMode::Auto);
+    let compiler = Compiler::Subprocess(CompilerProgram { program, limits, sandbox });
     let engine =
         Engine::for_authors(instances, stack).map_err(|error| anyhow::anyhow!("cannot start the engine: {error:#}"))?;
     Ok(engine.with_compiler(compiler))
@@ -377,8 +379,8 @@ fn engine(instances: usize, stack: u64) -> anyhow::Result<Engine> {
 fn caching_engine(settings: &Settings, instances: usize) -> anyhow::Result<Engine> {
     let CompilerSettings { timeout, memory, processes } = settings.server.compiler;
     let limits = CompilerLimits { timeout, memory, processes };
-    let engine = engine(instances, settings.server.stack)?
-        .with_compiler(Compiler::Subprocess { program: compiler_program()?, limits });
+    let compiler = CompilerProgram { program: compiler_program()?, limits, sandbox: settings.server.sandbox };
+    let engine = engine(instances, settings.server.stack)?.with_compiler(Compiler::Subprocess(compiler));
     let data_dir = &settings.server.data_dir;
     let cache = if data_dir.is_dir() { Some(data_dir.clone()) } else { user_cache() };
     Ok(match cache {

@@ -1,17 +1,20 @@
 //! `modhost serve`: runs the host against the platform in modules.toml.
 
 use std::future::pending;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 
+use super::diagnostics::error_with_help;
 use super::help::examples;
 use super::running::RunningHost;
 use super::signals::Signals;
-use super::{HostArgs, SHUTDOWN_GRACE, compiler_program, log_warnings, output};
-use modhost_config::{Settings, SourceKind};
+use super::{HostArgs, SHUTDOWN_GRACE, compiler_program, log_warnings, output, run_host};
+use modhost_config::{Server, Settings, SourceKind};
 use modhost_core::sanitize;
+use modhost_sandbox::{InForce, SandboxMode};
 use modhost_server::host::{Compiling, Host, LoadSettings};
 
 /// How long the list of modules waits for modules that are coming up. Cached components take less than a second; the log
@@ -33,9 +36,33 @@ pub struct ServeArgs {
     pub(super) host: HostArgs,
 }
 
-/// Runs the host until it receives a stop signal.
-pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+/// Restricts this process, then runs the host.
+pub fn start(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let settings = args.host.load()?;
+    // Before the first thread starts: a running thread can't be restricted fully.
+    let in_force = restrict(&settings.server)?;
+    run_host(&args.host.log.clone(), run(args, settings, in_force))
+}
+
+/// Restricts this process to what a host needs: it writes to its data directory and temporary files, and starts only itself.
+fn restrict(server: &Server) -> anyhow::Result<InForce> {
+    if server.sandbox == SandboxMode::Off {
+        return Ok(InForce::default());
+    }
+    // Only existing folders can be allowed. If this one cannot be created, opening the journal fails with the reason.
+    let _ = std::fs::create_dir_all(&server.data_dir);
+    // SQLite uses the latter unless TMPDIR is set.
+    let temporary = [std::env::temp_dir(), PathBuf::from("/var/tmp")];
+    let temporary = temporary.iter().filter(|folder| folder.is_dir()).map(PathBuf::as_path);
+    let writable: Vec<&Path> = std::iter::once(server.data_dir.as_path()).chain(temporary).collect();
+    modhost_sandbox::confine_host(server.sandbox, &writable, &compiler_program()?).map_err(|missing| {
+        let message = format!("`sandbox = \"required\"` in [server], but the system refuses restrictions: {missing}");
+        error_with_help(message, "see \"Sandbox\" in docs/operating.md, or set sandbox = \"auto\" to do without them")
+    })
+}
+
+/// Runs the host until it receives a stop signal.
+async fn run(args: ServeArgs, settings: Settings, in_force: InForce) -> anyhow::Result<ExitCode> {
     log_warnings(&settings);
     args.host.accept_data_loss(&settings)?;
     let compiling = Compiling { program: Some(compiler_program()?), for_authors: false, shared_cache: None };
@@ -44,9 +71,15 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     // Until here, a signal ends the process immediately.
     let mut signals = Signals::new()?;
     let host = tokio::select! {
-        host = Host::start(load, compiling) => host?,
+        host = Host::start(load, compiling, in_force) => host?,
         () = signals.stop_requested(|| {}) => return Ok(ExitCode::SUCCESS),
     };
+    // Not before the start: Wasmtime opens a file of this process in /proc.
+    if settings.server.sandbox != SandboxMode::Off
+        && let Err(error) = modhost_sandbox::hide_from_other_processes()
+    {
+        tracing::warn!(%error, "other processes of this user can inspect the host");
+    }
     let running = RunningHost::this(host.public_address(), host.admin_address(), None);
     let _announcement = running.announce(&settings.server.data_dir);
     output::println!("{}", addresses(&host, &settings));

@@ -357,7 +357,7 @@ async fn dev_does_not_build_with_no_build() {
 }
 
 /// Starts a platform in the test's process that delivers no events itself.
-async fn platform(modules: &[&str], gate: Option<&Gate>) -> LocalPlatform {
+pub async fn platform(modules: &[&str], gate: Option<&Gate>) -> LocalPlatform {
     let assistant = |module: &&str| Assistant {
         id: format!("assistant_{module}"),
         name: (*module).to_owned(),
@@ -385,7 +385,7 @@ fn shipped() -> TempDir {
 
 /// Writes a message to a module of a `modhost serve` host, and posts its event, signed with this secret; returns the
 /// chat's id.
-async fn post_signed_event(host: &Host, secret: &str, module: &str, text: &str) -> String {
+pub async fn post_signed_event(host: &Host, secret: &str, module: &str, text: &str) -> String {
     let chat_id = say(&host.platform, module, text).await;
     let event = chosen_in(&read_chat(&host.platform, &chat_id).await, module);
     let answer = signed_with(secret, &host.webhook, event.to_string()).await;

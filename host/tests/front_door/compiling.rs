@@ -26,7 +26,7 @@ fn children(parent: u32) -> Vec<PathBuf> {
 
 /// Waits until a host compiles, and returns the folder of the compiler process in `/proc`.
 #[cfg(target_os = "linux")]
-async fn compiling(host: &Host) -> PathBuf {
+pub async fn compiling(host: &Host) -> PathBuf {
     until("a compiler process", async || compilers(host).pop()).await
 }
 
@@ -69,15 +69,6 @@ async fn compiling_blocks_nothing_and_the_compiler_has_no_secrets() {
     assert_eq!(fs::read_to_string(process.join("environ")).unwrap(), "", "the host's environment has no secrets");
     let folder = host.folder().canonicalize().unwrap().display().to_string();
     let output = format!("{folder}/.modhost/components/");
-    let files = open_files(&process);
-    // The host inherits files and sockets from the test process, and its child processes inherit them from the host.
-    let handed_on = open_files(Path::new("/proc/self"));
-    let of_the_host = |file: &String| {
-        file.starts_with("socket:") && !handed_on.contains(file)
-            || file.starts_with(&folder) && !file.starts_with(&output)
-    };
-    assert!(!files.iter().any(of_the_host), "the compiler has other files of the host open than its output: {files:?}");
-    assert!(files.iter().any(|file| file.starts_with(&output)), "{files:?}");
     // The process sets its limits itself, before anything else, and the memory limit first.
     let limits = until("the compiler to set its limits", async || {
         let limits = fs::read_to_string(process.join("limits")).unwrap();
@@ -85,6 +76,14 @@ async fn compiling_blocks_nothing_and_the_compiler_has_no_secrets() {
         (set("Max data size") && set("Max cpu time") && set("Max file size")).then_some(limits)
     })
     .await;
+    // Then it restricts itself, which includes closing what it inherited; seccomp comes last.
+    until("the compiler to restrict itself", async || (status_of(&process, "Seccomp") == "2").then_some(())).await;
+    assert_eq!(status_of(&process, "NoNewPrivs"), "1");
+    assert_eq!(status_of(&process, "CapPrm"), "0000000000000000");
+    assert_ne!(status_of(&process, "Uid").split_whitespace().next(), Some("0"), "root compiles");
+    let files = open_files(&process);
+    let [stdin, stdout, stderr] = &files[..] else { panic!("the compiler has other files open: {files:?}") };
+    assert!(stdin.starts_with("pipe:") && stdout.starts_with(&output) && stderr.starts_with("pipe:"), "{files:?}");
     let limit = |name: &str| limits.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
     assert!(limit("Max data size").contains(&(8u64 << 30).to_string()), "{limits}");
     assert!(limit("Max core file size").split_whitespace().nth(4) == Some("0"), "{limits}");
@@ -103,12 +102,20 @@ async fn compiling_blocks_nothing_and_the_compiler_has_no_secrets() {
     until("the compiler to exit", async || (!runs(&process)).then_some(())).await;
 }
 
-/// The open files of a process: the link targets in its folder of `/proc`.
+/// The open files of a process by their numbers: the link targets in its folder of `/proc`.
 #[cfg(target_os = "linux")]
 fn open_files(process: &Path) -> Vec<String> {
-    let files = fs::read_dir(process.join("fd")).unwrap();
-    // Threads of the test open and close files concurrently.
-    files.flatten().filter_map(|file| fs::read_link(file.path()).ok()).map(|file| file.display().to_string()).collect()
+    let mut files: Vec<_> = fs::read_dir(process.join("fd")).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    files.iter().map(|file| fs::read_link(file).unwrap().display().to_string()).collect()
+}
+
+/// A field of a process's status; empty if it has ended.
+#[cfg(target_os = "linux")]
+pub fn status_of(process: &Path, field: &str) -> String {
+    let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+    let field = format!("{field}:");
+    status.lines().find_map(|line| line.strip_prefix(&field)).unwrap_or_default().trim().to_owned()
 }
 
 /// Reports whether a process runs; a zombie doesn't.

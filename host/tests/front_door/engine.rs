@@ -16,8 +16,9 @@ use modhost_platform::{
 use modhost_runtime::call_log::CallLog;
 use modhost_runtime::capabilities::{AttemptContext, Delivery, Grants};
 use modhost_runtime::engine::{
-    CompileError, Compiler, CompilerLimits, Engine, GuestOutcome, LoadError, Spec, SwapPolicy,
+    CompileError, Compiler, CompilerLimits, CompilerProgram, Engine, GuestOutcome, LoadError, Spec, SwapPolicy,
 };
+use modhost_sandbox::SandboxMode;
 use modhost_storage::keyvalue;
 use tokio::sync::Notify;
 
@@ -157,11 +158,16 @@ fn program(folder: &Path, line: &str) -> PathBuf {
     file
 }
 
+/// Returns a compiler in a process of this program.
+fn subprocess(program: PathBuf, limits: CompilerLimits) -> Compiler {
+    Compiler::Subprocess(CompilerProgram { program, limits, sandbox: SandboxMode::Auto })
+}
+
 /// Returns the compile error when the compiler program runs this line.
 async fn compile_error(line: &str) -> CompileError {
     let folder = tempfile::tempdir().unwrap();
     let limits = CompilerLimits { timeout: Duration::from_secs(2), memory: 1 << 30, processes: 1 };
-    let compiler = Compiler::Subprocess { program: program(folder.path(), line), limits };
+    let compiler = subprocess(program(folder.path(), line), limits);
     let engine = Engine::new(1).unwrap().with_compiler(compiler).with_cache(folder.path().join("components"));
     let error = match engine.load(bytes(), &spec()).await {
         Err(LoadError::Compile(error)) => error,
@@ -199,7 +205,7 @@ async fn compiler_failures_are_reported() {
 
 #[tokio::test]
 async fn reports_a_missing_compiler_program() {
-    let compiler = Compiler::Subprocess { program: "/nowhere/modhost".into(), limits: CompilerLimits::default() };
+    let compiler = subprocess("/nowhere/modhost".into(), CompilerLimits::default());
     let error = Engine::new(1).unwrap().with_compiler(compiler).load(bytes(), &spec()).await.err().unwrap();
     let words = "the compile process doesn't work: /nowhere/modhost: No such file or directory";
     assert!(error.to_string().starts_with(words), "{error}");
@@ -208,7 +214,7 @@ async fn reports_a_missing_compiler_program() {
 #[tokio::test]
 async fn compiled_code_runs() {
     let limits = CompilerLimits { timeout: Duration::from_secs(120), memory: 1 << 30, processes: 1 };
-    let compiler = Compiler::Subprocess { program: env!("CARGO_BIN_EXE_modhost").into(), limits };
+    let compiler = subprocess(env!("CARGO_BIN_EXE_modhost").into(), limits);
     // Without a cache folder, the code is passed through a temporary file.
     let engine = Engine::new(1).unwrap().with_compiler(compiler);
     let version = engine.load(bytes(), &spec()).await.unwrap();
@@ -222,7 +228,7 @@ async fn slow_small_component_moves_to_the_slow_queue() {
     // The first compile would exceed every time limit.
     let line = format!(r#"[ -e {tried:?} ] && exec {modhost:?} "$@"; : > {tried:?}; exec sleep 1000"#);
     let limits = CompilerLimits { timeout: Duration::from_secs(60), memory: 1 << 30, processes: 1 };
-    let compiler = Compiler::Subprocess { program: program(folder.path(), &line), limits };
+    let compiler = subprocess(program(folder.path(), &line), limits);
     let engine = Engine::new(1).unwrap().with_compiler(compiler);
     let version = engine.load(bytes(), &spec()).await.unwrap();
     assert_eq!(version.run(&delivery(0, "reply hello")).await, GuestOutcome::Answered);

@@ -7,6 +7,7 @@ mod capabilities;
 mod client_disconnects;
 mod commands;
 mod compiling;
+mod confinement;
 mod deliveries;
 mod dispatch;
 mod endings;
@@ -24,6 +25,8 @@ mod listener;
 mod logging;
 mod metrics;
 mod neighbors;
+#[path = "../support/notice.rs"]
+mod notice;
 mod offline;
 mod other_platforms;
 mod output;

@@ -29,6 +29,7 @@ use super::{WrittenKeys, listener, reference, suggest};
 use modhost_core::backoff::{Backoff, RetryPolicy};
 use modhost_core::browser_guard::HostName;
 use modhost_core::event::Name;
+use modhost_sandbox::SandboxMode;
 
 /// The minimum memory of a compiler process, in bytes: its own, and some for a small component.
 const MIN_COMPILER_MEMORY: u64 = 64 << 20;
@@ -149,6 +150,10 @@ fn server(table: Table<'_>) -> Server {
             .and_then(|value| value.table("[server.compiler]"))
             .map(compiler)
             .unwrap_or(default.compiler),
+        sandbox: table
+            .get("sandbox")
+            .and_then(|value| one_of(&value, &SandboxMode::CHOICES))
+            .unwrap_or(default.sandbox),
         ceilings: table
             .get("ceilings")
             .and_then(|value| value.table("[server.ceilings]"))

@@ -26,6 +26,7 @@ use modhost_core::event::event_filter::{EventFilter, ModuleId};
 use modhost_core::files::{self, FileOpError, NotRegular, ReadError};
 use modhost_core::limits::{DEFAULT_CPU_WEIGHT, DEFAULT_STACK, LimitAmounts, Limits, Resource};
 use modhost_core::system_memory;
+use modhost_sandbox::SandboxMode;
 
 /// The maximum size of a settings file, in bytes: about ten thousand modules.
 const MAX_SIZE: u64 = 4 << 20;
@@ -128,6 +129,8 @@ pub struct Server {
     pub retention: Retention,
     /// The limits of compiling a component.
     pub compiler: CompilerSettings,
+    /// Whether the host and the processes that compile restrict themselves. Default: as far as the system allows.
+    pub sandbox: SandboxMode,
     /// `[server.ceilings]`: upper bounds for the limits of all modules and tenants.
     pub ceilings: Ceilings,
     /// The limits for the clients of the public listener.
@@ -325,6 +328,7 @@ impl Default for Server {
             retry_notice: "This is taking longer than usual. Another attempt follows automatically.".into(),
             retention: Retention::default(),
             compiler: CompilerSettings::default(),
+            sandbox: SandboxMode::default(),
             ceilings: Ceilings::default(),
             limits: ListenerLimits::default(),
             proxies: Proxies::default(),

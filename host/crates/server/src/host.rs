@@ -2,6 +2,7 @@
 //! them.
 
 mod reload;
+mod sandbox;
 mod saved_settings;
 mod settings_log;
 mod settings_reader;
@@ -17,9 +18,9 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin_api::{self, Access, AccessRules, Admin, SettingsStatus};
+use crate::admin_api::{self, Access, AccessRules, Admin, SandboxView, SettingsStatus};
 use crate::resolved_config::ResolvedConfig;
-use modhost_config::{CompilerSettings, ConfigError, ConfigErrors, Scheme, Server, Settings, Source};
+use modhost_config::{ConfigError, ConfigErrors, Scheme, Server, Settings, Source};
 use modhost_core::browser_guard::BrowserGuard;
 use modhost_core::clock::SystemClock;
 use modhost_core::event::Name;
@@ -32,7 +33,8 @@ use modhost_ingress::sources::event_socket::EventSockets;
 use modhost_ingress::sources::{self, Sources};
 use modhost_platform::TenantHttpClients;
 use modhost_runtime::dispatch::{DispatchSettings, DispatchSink, Dispatcher, FailedAttempt, SWEEP_EVERY};
-use modhost_runtime::engine::{Compiler, CompilerLimits, Engine, FileWatch, MAX_CONCURRENT_DRY_RUNS, Registry};
+use modhost_runtime::engine::{CompileError, Compiler, Engine, FileWatch, MAX_CONCURRENT_DRY_RUNS, Registry};
+use modhost_sandbox::InForce;
 use modhost_storage::error::StorageError;
 use modhost_storage::journal::{self, Journal, JournalError, Retention, Sqlite, SqliteSettings, State, TenantLimits};
 use modhost_storage::keyvalue::{self, KeyValue, KeyValueError};
@@ -99,6 +101,12 @@ pub enum StartError {
         /// The flag that sets another port.
         flag: &'static str,
     },
+    /// A restriction of the compile processes that the settings require is not in force.
+    #[error(
+        "`sandbox = \"required\"` in [server], but a process that compiles can't be restricted: {0}; see \"Sandbox\" in \
+         docs/operating.md for what it needs, or set `sandbox = \"auto\"` to do without"
+    )]
+    Sandbox(CompileError),
     /// The engine doesn't start.
     #[error("the engine can't be started: {0:#}")]
     Engine(wasmtime::Error),
@@ -166,7 +174,9 @@ impl Host {
     ///
     /// Fails if the settings are invalid, an address is in use, or the engine can't be started. A component that can't
     /// serve is not an error: the host logs the reason and watches the file.
-    pub async fn start(load: LoadSettings, compiling: Compiling) -> Result<Self, StartError> {
+    ///
+    /// `in_force` are the restrictions that the caller has put in force for this process; the host only reports them.
+    pub async fn start(load: LoadSettings, compiling: Compiling, in_force: InForce) -> Result<Self, StartError> {
         let started = Instant::now();
         metrics::start();
         let clients = Arc::new(TenantHttpClients::default());
@@ -192,9 +202,13 @@ impl Host {
             tokio::spawn(public_listener.clone().serve(public, public_routes.clone(), closing.clone())),
             tokio::spawn(admin_listener.clone().serve(admin, admin_routes.clone(), closing.clone())),
         ];
-        let engine = start_engine(server, compiling).map_err(StartError::Engine)?;
-        let journal: Arc<dyn Journal> =
-            Arc::new(Sqlite::open(SqliteSettings { directory: server.data_dir.clone() }).await?);
+        let opening = Sqlite::open(SqliteSettings { directory: server.data_dir.clone() });
+        let (compiler, journal) = tokio::join!(sandbox::compiler(server, compiling.program.clone()), opening);
+        let (compiler, compiler_in_force) = compiler?;
+        let sandbox = SandboxView { mode: server.sandbox, host: in_force, compiler: compiler_in_force };
+        sandbox::log(&sandbox);
+        let engine = start_engine(server, compiler, compiling).map_err(StartError::Engine)?;
+        let journal: Arc<dyn Journal> = Arc::new(journal?);
         health.set_recorder(journal.clone());
         // Opened after the journal, whose lock reserves the data directory for this process.
         let keep = Keep { of_module: server.retention.versions, bytes: server.retention.versions_size };
@@ -260,6 +274,7 @@ impl Host {
             sockets: parts.sockets.clone(),
             unreadable,
             health: health.clone(),
+            sandbox: Arc::new(sandbox),
             access: parts.access.clone(),
             settings: status.clone(),
         }));
@@ -367,12 +382,7 @@ pub fn accept_data_loss(directory: &Path) -> Result<Vec<String>, StartError> {
     Ok([journal, keyvalue, versions].into_iter().flatten().collect())
 }
 
-fn start_engine(server: &Server, compiling: Compiling) -> wasmtime::Result<Engine> {
-    let CompilerSettings { timeout, memory, processes } = server.compiler;
-    let compiler = match compiling.program {
-        Some(program) => Compiler::Subprocess { program, limits: CompilerLimits { timeout, memory, processes } },
-        None => Compiler::InProcess,
-    };
+fn start_engine(server: &Server, compiler: Compiler, compiling: Compiling) -> wasmtime::Result<Engine> {
     // Dry runs take no run slots from deliveries.
     let instances = server.concurrency + MAX_CONCURRENT_DRY_RUNS;
     let engine = if compiling.for_authors {
@@ -472,6 +482,7 @@ fn needs_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
         ("stack", before.stack != after.stack),
         ("retention", before.retention != after.retention),
         ("compiler", before.compiler != after.compiler),
+        ("sandbox", before.sandbox != after.sandbox),
         ("tls", before.tls.is_some() != after.tls.is_some()),
     ];
     changed.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()

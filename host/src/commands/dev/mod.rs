@@ -27,6 +27,7 @@ use modhost_core::event::Event;
 use modhost_core::secret::Secret;
 use modhost_emulator as local;
 use modhost_emulator::{Assistant, CompletionEndpoint, LocalPlatform, LocalSettings};
+use modhost_sandbox::InForce;
 use modhost_server::host::{Compiling, Host, LoadSettings};
 
 /// Default folders of documents, relative to modules.toml: the user's, and that of the samples.
@@ -124,7 +125,8 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         let shared_cache = shared_component_cache();
         let compiling = Compiling { program: Some(compiler_program()?), for_authors: true, shared_cache };
         tokio::select! {
-            host = Host::start(load, compiling) => host?,
+            // The host itself is unrestricted: it runs the build commands of the modules.
+            host = Host::start(load, compiling, InForce::default()) => host?,
             () = signals.stop_requested(|| {}) => return Ok(ExitCode::SUCCESS),
         }
     };

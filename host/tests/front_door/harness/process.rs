@@ -271,6 +271,14 @@ impl Host {
         Self::run(&mut command, LOG, folder, Some(platform)).await
     }
 
+    /// Runs a command that starts `modhost serve` in a folder, for a platform of the test.
+    pub async fn serve_with(mut command: Command, folder: TempDir, platform: &LocalPlatform) -> Self {
+        let platform = format!("http://{}", platform.address());
+        let host = Self::run(&mut command, LOG, folder, Some(platform)).await;
+        host.has_come_up().await;
+        host
+    }
+
     /// Waits until each module either has a version or a reason for not having one.
     async fn has_come_up(&self) {
         until("the modules to load", async || {

@@ -22,7 +22,9 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::Semaphore;
 
-pub use compile::{ChildArgs, CompileError, Compiler, CompilerLimits, Priority, run_child, this_program};
+pub use compile::{
+    ChildArgs, CompileError, Compiler, CompilerLimits, CompilerProgram, Priority, run_child, this_program,
+};
 pub use dry_run::{DryRunOutcome, RecordedDelivery, dry_run};
 pub use instance::{Failure, GuestOutcome, NO_REPLY, Retry};
 pub use loaded_components::Compiled;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::access::{self, Access};
 use super::module_view::WaitingView;
-use super::view::{DeliveryView, DetailsView, SourceView, TotalsView};
+use super::view::{DeliveryView, DetailsView, SandboxView, SourceView, TotalsView};
 use super::{SettingsStatus, keyvalue, modules, tenants, unreadable};
 use crate::telemetry::{self};
 use modhost_core::event::{DeliveryId, Name};
@@ -56,6 +56,8 @@ pub struct Admin {
     pub sockets: Arc<EventSockets>,
     /// The health of the host.
     pub health: Arc<Health>,
+    /// What restricts the processes of the host.
+    pub sandbox: Arc<SandboxView>,
     /// The access rules.
     pub access: Arc<Access>,
     /// Verified requests that can't be parsed as events.
@@ -193,7 +195,8 @@ async fn ready(State(admin): State<Admin>, request: Request) -> Response {
     health::no_store(code, Json(answer))
 }
 
-/// Returns whether the host is ready, and for authorized requests also the state of each module.
+/// Returns whether the host is ready, and for authorized requests also the state of each module and the restrictions
+/// of the host's processes.
 async fn show_health(State(admin): State<Admin>, headers: HeaderMap) -> Response {
     if !admin.access.permits(&headers) {
         return health::public_report(&admin.health);
@@ -210,7 +213,9 @@ async fn show_health(State(admin): State<Admin>, headers: HeaderMap) -> Response
     });
     let modules: Vec<Value> = modules.collect();
     let (code, Report { status, checks, reasons }) = admin.health.report(true);
-    let mut answer = json!({ "status": status, "checks": checks, "reasons": reasons, "modules": modules });
+    let mut answer = json!({
+        "status": status, "checks": checks, "reasons": reasons, "modules": modules, "sandbox": &*admin.sandbox
+    });
     let refused = admin.settings.refused();
     if !refused.is_empty() {
         answer["refused_files"] = json!(*refused);

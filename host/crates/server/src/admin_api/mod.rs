@@ -19,5 +19,5 @@ pub use tenants::TenantView;
 pub use unreadable::{UnreadableDetailsView, UnreadableView};
 pub use view::{
     AttemptView, BucketView, CallView, ChangeView, DeliveryView, DetailsView, EventSocketView, EventView, GapView,
-    KeyView, SourceView, TotalsView,
+    KeyView, SandboxView, SourceView, TotalsView,
 };

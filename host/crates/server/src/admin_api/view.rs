@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use modhost_core::import::{Import, RecordedImport};
 use modhost_ingress::sources::event_socket::SocketReport;
 use modhost_runtime::capabilities::redact_http;
+use modhost_sandbox::{InForce, SandboxMode};
 use modhost_storage::journal::{Attempt, Call, Change, Details, LogLine, State, Summary, Totals};
 use modhost_storage::keyvalue::{BucketTotals, KeyInfo};
 
@@ -124,6 +125,17 @@ pub struct CallView {
     pub arguments: Value,
     /// The answer: `{"ok": …}` or `{"error": …}`; none while it is in flight.
     pub answer: Option<Value>,
+}
+
+/// What restricts the processes of the host.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SandboxView {
+    /// The setting `sandbox`.
+    pub mode: SandboxMode,
+    /// The restrictions of the host.
+    pub host: InForce,
+    /// The restrictions of the processes that compile.
+    pub compiler: InForce,
 }
 
 /// The totals of the journal and of this host.

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use super::super::wasmtime_engine::{self, Tier};
 use modhost_contract::compat;
+use modhost_sandbox::{InForce, SandboxMode};
 
 /// The exit code if Wasmtime refuses the component; the reason is on standard error.
 pub(super) const REFUSED: u8 = 3;
@@ -26,12 +27,24 @@ pub struct ChildArgs {
     /// Leave the processor to everyone else
     #[arg(long)]
     pub(super) background: bool,
+    /// Whether the process restricts itself: auto, required or off
+    #[arg(long, default_value = "auto")]
+    pub(super) sandbox: SandboxMode,
+    /// Compile an empty component and write the restrictions in force to standard output
+    #[arg(long)]
+    pub(super) probe: bool,
 }
 
-/// Limits the process, compiles the component on standard input, and writes the code to standard output.
+/// The smallest component.
+const EMPTY_COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+
+/// Limits and restricts the process, compiles the component on standard input, and writes the code to standard output.
 ///
 /// Standard input is the component's length (8 bytes, little-endian), then the component. The host keeps the pipe open
 /// until the process has exited; if it is closed earlier, the process exits.
+///
+/// From the first byte of the component on, the process counts as taken over, so it gives up everything that compiling
+/// doesn't need before it reads one.
 pub fn run(args: &ChildArgs) -> ExitCode {
     let failed = |code, reason: String| {
         // Fails if the host no longer reads it.
@@ -44,8 +57,22 @@ pub fn run(args: &ChildArgs) -> ExitCode {
             "the host starts this command to compile; to check a component, run `modhost check`\n".into(),
         );
     }
+    if let Err(error) = modhost_sandbox::close_inherited_files() {
+        return failed(PROCESS_FAILED, format!("it can't close the files that it inherited: {error}"));
+    }
     if let Err(error) = limit_self(args) {
         return failed(PROCESS_FAILED, format!("it can't set its resource limits: {error}"));
+    }
+    // Reads files of the system, which the process can't do later.
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let in_force = match modhost_sandbox::confine_compiler(args.sandbox) {
+        Ok(in_force) => in_force,
+        Err(error) => return failed(PROCESS_FAILED, format!("it can't restrict itself: {error}")),
+    };
+    // Without these threads, Cranelift starts its own, at most one for each core of the machine.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(cores).build_global();
+    if args.probe {
+        return report(&in_force);
     }
     let component = match read_component() {
         Ok(component) => component,
@@ -60,6 +87,21 @@ pub fn run(args: &ChildArgs) -> ExitCode {
     match out.write_all(&compiled).and_then(|()| out.flush()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(PROCESS_FAILED, format!("it can't write the compiled code: {error}")),
+    }
+}
+
+/// Compiles an empty component, to find out whether the restrictions permit it, and writes them to standard output.
+fn report(in_force: &InForce) -> ExitCode {
+    let compiled = wasmtime_engine::compile(EMPTY_COMPONENT, Tier::Optimized).map(drop);
+    let report = compiled.and_then(|()| serde_json::to_string(in_force).map_err(|error| error.to_string()));
+    let written = report.and_then(|report| writeln!(io::stdout(), "{report}").map_err(|error| error.to_string()));
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Fails if the host no longer reads it.
+            let _ = write!(io::stderr(), "{error}");
+            ExitCode::from(PROCESS_FAILED)
+        }
     }
 }
 

@@ -44,6 +44,13 @@ pub enum CompileError {
         /// The process's standard error after a colon; empty if there was none.
         stderr: String,
     },
+    /// The compile process made a system call that only an attack makes.
+    #[error(
+        "the compiler made a system call that its sandbox forbids, and was killed; do not use the component unless you \
+         trust its author, and please report it with the file as a bug: either it attacks the compiler, or the sandbox \
+         (`sandbox` in [server]) does not fit this system"
+    )]
+    Forbidden,
     /// The compile process couldn't do its work.
     #[error("the compile process doesn't work: {0}")]
     ProcessFailed(String),
@@ -75,6 +82,7 @@ impl CompileError {
             (_, Some("SIGXCPU")) => Self::Time(limits.timeout),
             (_, Some("SIGXFSZ")) => Self::Output(limits.memory),
             (_, Some("SIGKILL")) => Self::Killed,
+            (_, Some("SIGSYS")) => Self::Forbidden,
             (_, Some(signal)) => Self::Crashed { how: signal.to_owned(), stderr: suffix },
             (_, None) => Self::Crashed { how: status.to_string(), stderr: suffix },
         })
@@ -95,6 +103,7 @@ fn signal(status: ExitStatus) -> Option<&'static str> {
         (Signal::ILL, "SIGILL"),
         (Signal::KILL, "SIGKILL"),
         (Signal::SEGV, "SIGSEGV"),
+        (Signal::SYS, "SIGSYS"),
         (Signal::XCPU, "SIGXCPU"),
         (Signal::XFSZ, "SIGXFSZ"),
     ];
@@ -133,7 +142,8 @@ mod tests {
             (6, "it panicked", "report it with the file: it panicked"),
             (11, "", "the compiler crashed on it (SIGSEGV)"),
             (9, "", "was killed, and not by this host"),
-            (31, "", "the compiler crashed on it (a signal)"),
+            (31, "", "made a system call that its sandbox forbids"),
+            (30, "", "the compiler crashed on it (a signal)"),
             (101 << 8, "it panicked", "the compiler crashed on it (exit status: 101)"),
         ];
         for (raw, stderr, expected) in ends {

@@ -3,7 +3,8 @@
 //! Wasmtime can't limit the time or memory of a compilation, or cancel it. So the host starts its own program for each
 //! component: a process without an environment and with hard limits, which reads the component from standard input and
 //! writes the compiled code to a file that the host opened. A process that exceeds a limit is killed, and the host is
-//! unaffected.
+//! unaffected. The process restricts itself before it reads the component (`modhost_sandbox`), so that a component that
+//! takes over the compiler reaches nothing.
 
 mod child;
 mod failure;
@@ -22,6 +23,7 @@ pub(super) use queue::Job;
 pub use queue::Priority;
 
 use super::wasmtime_engine::{self, Tier};
+use modhost_sandbox::{InForce, SandboxMode};
 use process::ProcessPriority;
 use queue::{CompilePermit, Queue};
 
@@ -55,12 +57,36 @@ pub enum Compiler {
     #[default]
     InProcess,
     /// In a separate process of the `modhost` program.
-    Subprocess {
-        /// The path of the program.
-        program: PathBuf,
-        /// The limits of compilations.
-        limits: CompilerLimits,
-    },
+    Subprocess(CompilerProgram),
+}
+
+/// The `modhost` program that compiles components, and what it may use.
+#[derive(Clone, Debug)]
+pub struct CompilerProgram {
+    /// The path of the program.
+    pub program: PathBuf,
+    /// The limits of compilations.
+    pub limits: CompilerLimits,
+    /// Whether the process restricts itself.
+    pub sandbox: SandboxMode,
+}
+
+impl CompilerProgram {
+    /// Finds out which restrictions the compile process can put in force. In the mode [`SandboxMode::Auto`], if the
+    /// process doesn't work with them, turns them off, and returns that as the reason why they are missing.
+    ///
+    /// # Errors
+    ///
+    /// If the process doesn't work, or can't put all restrictions in force and the mode requires them.
+    pub async fn probe_sandbox(&mut self) -> Result<InForce, CompileError> {
+        let error = match process::probe(self).await {
+            Err(error) if self.sandbox == SandboxMode::Auto => error,
+            probed => return probed,
+        };
+        self.sandbox = SandboxMode::Off;
+        process::probe(self).await?;
+        Ok(InForce::nothing(format!("the compiler does not work with restrictions: {error}")))
+    }
 }
 
 /// Returns the path of the running program, for [`Compiler::Subprocess`] if it is `modhost`.
@@ -84,7 +110,7 @@ impl Compilers {
     pub fn new(compiler: Compiler) -> Self {
         let slots = match &compiler {
             Compiler::InProcess => CompilerLimits::default().processes,
-            Compiler::Subprocess { limits, .. } => limits.processes,
+            Compiler::Subprocess(compiler) => compiler.limits.processes,
         };
         Self { compiler, queue: Queue::new(slots) }
     }
@@ -111,15 +137,16 @@ impl Compilers {
         let started = Instant::now();
         let compiled = match &self.compiler {
             Compiler::InProcess => compile_in_process(component.clone(), tier, into).await,
-            Compiler::Subprocess { program, limits } if permit.is_background() => {
+            Compiler::Subprocess(compiler) if permit.is_background() => {
                 tokio::select! {
-                    compiled = process::compile(program, limits, component, tier, ProcessPriority::Background, into) => compiled,
+                    compiled = process::compile(compiler, component, tier, ProcessPriority::Background, into) => compiled,
                     () = permit.preempted() => return Ok(None),
                 }
             }
-            Compiler::Subprocess { program, limits } => {
-                let time = if permit.is_short() { limits.timeout / SHORT_PERMIT_DIVISOR } else { Duration::MAX };
-                let compiling = process::compile(program, limits, component, tier, ProcessPriority::Normal, into);
+            Compiler::Subprocess(compiler) => {
+                let timeout = compiler.limits.timeout;
+                let time = if permit.is_short() { timeout / SHORT_PERMIT_DIVISOR } else { Duration::MAX };
+                let compiling = process::compile(compiler, component, tier, ProcessPriority::Normal, into);
                 let Ok(compiled) = tokio::time::timeout(time, compiling).await else {
                     permit.mark_overdrawn();
                     return Ok(None);

@@ -3,15 +3,20 @@
 use std::fs::File;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
+use modhost_sandbox::InForce;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStderr, ChildStdin, Command};
 
-use super::{CompileError, CompilerLimits};
+use super::{CompileError, CompilerProgram};
 use crate::engine::wasmtime_engine::Tier;
 
 /// The maximum length kept of the process's standard error, in bytes.
 const MAX_STDERR: u64 = 8 << 10;
+
+/// The time limit of a probe, which takes a few milliseconds on an idle machine.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The scheduling priority of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,15 +29,17 @@ pub(super) enum ProcessPriority {
 
 /// Compiles a component into a file, in a separate process.
 pub(super) async fn compile(
-    program: &Path,
-    limits: &CompilerLimits,
+    compiler: &CompilerProgram,
     component: &[u8],
     tier: Tier,
     priority: ProcessPriority,
     into: File,
 ) -> Result<(), CompileError> {
-    let process_failed = |error: std::io::Error| CompileError::ProcessFailed(format!("{}: {error}", program.display()));
-    let mut process = start(program, limits, tier, priority, into).map_err(process_failed)?;
+    let CompilerProgram { program, limits, .. } = compiler;
+    let process_failed = failure_of(program);
+    let mut command = command(compiler, tier);
+    command.args((priority == ProcessPriority::Background).then_some("--background"));
+    let mut process = command.stdout(into).spawn().map_err(process_failed)?;
     // The process limits its own CPU time only. The host limits the elapsed time, in case the process is stopped or
     // blocked.
     let Ok(exited) = tokio::time::timeout(limits.timeout, feed_and_wait(&mut process, component)).await else {
@@ -44,29 +51,47 @@ pub(super) async fn compile(
     CompileError::of(status, &stderr, limits).map_or(Ok(()), Err)
 }
 
-/// Starts the process, without an environment and so without secrets. Standard output is the file that it writes.
-fn start(
-    program: &Path,
-    limits: &CompilerLimits,
-    tier: Tier,
-    priority: ProcessPriority,
-    into: File,
-) -> std::io::Result<Child> {
+/// Starts a process that restricts itself and compiles an empty component, and returns the restrictions in force.
+///
+/// # Errors
+///
+/// If the process doesn't work, for example because it can't put a restriction in force that the mode requires.
+pub(super) async fn probe(compiler: &CompilerProgram) -> Result<InForce, CompileError> {
+    let CompilerProgram { program, limits, .. } = compiler;
+    let process_failed = failure_of(program);
+    let mut command = command(compiler, Tier::Optimized);
+    let output = command.arg("--probe").stdout(Stdio::piped()).output();
+    let Ok(output) = tokio::time::timeout(PROBE_TIMEOUT, output).await else {
+        return Err(CompileError::Time(PROBE_TIMEOUT));
+    };
+    let output = output.map_err(process_failed)?;
+    if let Some(error) = CompileError::of(output.status, &String::from_utf8_lossy(&output.stderr), limits) {
+        return Err(error);
+    }
+    serde_json::from_slice(&output.stdout).map_err(|error| process_failed(error.into()))
+}
+
+fn failure_of(program: &Path) -> impl Fn(std::io::Error) -> CompileError + Copy {
+    move |error| CompileError::ProcessFailed(format!("{}: {error}", program.display()))
+}
+
+/// Returns the command of the process, without an environment and so without secrets. What it writes to standard output
+/// is up to the caller.
+fn command(compiler: &CompilerProgram, tier: Tier) -> Command {
+    let CompilerProgram { program, limits, sandbox } = compiler;
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     let cpu = limits.timeout.as_secs().saturating_add(1).saturating_mul(cores);
     let mut command = Command::new(program);
     #[cfg(unix)]
     command.arg0("modhost");
     command
-        .args(["compile-component", "--tier", tier.name()])
+        .args(["compile-component", "--tier", tier.name(), "--sandbox", sandbox.name()])
         .args(["--memory", &limits.memory.to_string(), "--cpu", &cpu.to_string()])
-        .args((priority == ProcessPriority::Background).then_some("--background"))
         .env_clear()
         .stdin(Stdio::piped())
-        .stdout(into)
         .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
+        .kill_on_drop(true);
+    command
 }
 
 /// Writes the component to the process and waits for its exit. Returns its status and standard error.
