@@ -38,10 +38,15 @@ pub struct ServeArgs {
 
 /// Restricts this process, then runs the host.
 pub fn start(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let settings = args.host.load()?;
-    // Before the first thread starts: a running thread can't be restricted fully.
-    let in_force = restrict(&settings.server)?;
-    run_host(&args.host.log.clone(), run(args, settings, in_force))
+    // Before the first thread starts, and so before the log does: a running thread can't be restricted fully.
+    let restricted = args.host.load().map_err(anyhow::Error::from).and_then(|settings| {
+        let in_force = restrict(&settings.server)?;
+        Ok((settings, in_force))
+    });
+    run_host(&args.host.log.clone(), async {
+        let (settings, in_force) = restricted?;
+        run(args, settings, in_force).await
+    })
 }
 
 /// Restricts this process to what a host needs: it writes to its data directory and temporary files, and starts only itself.

@@ -245,7 +245,8 @@ async fn retries_a_failed_compile_automatically() {
         [("ENDPOINT_SECRET", "usig_1"), ("API_BASE", "http://127.0.0.1:1"), ("APP_ID", "app"), ("API_KEY", "key")];
     let variables = variables.map(|(name, value)| format!("TEST_{name}={value}\n"));
     fs::write(folder.path().join(".env"), variables.concat()).unwrap();
-    let settings = Settings::new().module_file("Test", "module.wasm", "");
+    // A restricted host couldn't use a folder that is created later.
+    let settings = Settings::new().server("sandbox = \"off\"").module_file("Test", "module.wasm", "");
     fs::write(folder.path().join("modules.toml"), settings.text()).unwrap();
     fs::write(folder.path().join("module.wasm"), small("here")).unwrap();
     // Neither the cache folder nor the system's temporary folder is writable.
