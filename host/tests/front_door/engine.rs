@@ -9,17 +9,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::future::join_all;
 use modhost_core::event::{DeliveryId, Event, Header, Name};
-use modhost_core::limits::{Limits, Resource};
+use modhost_core::limits::{LimitReached, Limits, Resource};
 use modhost_platform::{
-    CallError, Caller, DryRunPlatform, Message, MessageChange, NewStep, Platform, Result as PlatformResult,
+    CallError, Caller, DryRunPlatform, Hit, Message, MessageChange, NewStep, Platform, Query, Result as PlatformResult,
 };
 use modhost_runtime::call_log::CallLog;
-use modhost_runtime::capabilities::{AttemptContext, Delivery, Grants};
+use modhost_runtime::capabilities::{AttemptContext, Delivery, Grants, GuestMemory, TenantMemory};
 use modhost_runtime::engine::{
     CompileError, Compiler, CompilerLimits, CompilerProgram, Engine, GuestOutcome, LoadError, Spec, SwapPolicy,
 };
 use modhost_sandbox::SandboxMode;
 use modhost_storage::keyvalue;
+use serde_json::json;
 use tokio::sync::Notify;
 
 use super::harness::{chosen, component};
@@ -39,6 +40,17 @@ fn delivery(number: usize, text: &str) -> Arc<Delivery> {
 }
 
 fn delivery_on(platform: Arc<dyn Platform>, number: usize, text: &str) -> Arc<Delivery> {
+    let call_log = |id| CallLog::disabled(id);
+    delivery_with(platform, number, text, call_log, None)
+}
+
+fn delivery_with(
+    platform: Arc<dyn Platform>,
+    number: usize,
+    text: &str,
+    call_log: impl FnOnce(DeliveryId) -> CallLog,
+    tenant_memory: Option<Arc<TenantMemory>>,
+) -> Arc<Delivery> {
     let event = chosen(&format!("evt_{number}"), "Test", text);
     let payload = event["payload"].to_string();
     let header = Header {
@@ -53,7 +65,7 @@ fn delivery_on(platform: Arc<dyn Platform>, number: usize, text: &str) -> Arc<De
     let whole = 0..payload.len();
     let event = Arc::new(Event::new(header, payload.into(), whole));
     let module = Name::from("Test");
-    let call_log = CallLog::disabled(DeliveryId::new(&event, &module));
+    let call_log = call_log(DeliveryId::new(&event, &module));
     Arc::new(Delivery::new(AttemptContext {
         event,
         module,
@@ -64,7 +76,7 @@ fn delivery_on(platform: Arc<dyn Platform>, number: usize, text: &str) -> Arc<De
         // The time spent waiting for a pool slot doesn't count towards `timeout`: the waits add up to more than the
         // limit.
         limits: Limits::default().with(Resource::Timeout, 2_000_000_000),
-        tenant_memory: None,
+        tenant_memory,
         tenant_log: None,
         salt: [0; 32],
     }))
@@ -118,6 +130,79 @@ async fn write_completes_after_its_guest_has_ended() {
     platform.may_answer.notify_one();
     done.await;
     assert_eq!(delivery.progress().steps[&1].id, "step_1", "the step would never be closed");
+}
+
+/// A platform that finds much, and blocks when it creates a message.
+#[derive(Default)]
+struct LargeAnswers {
+    asked: Notify,
+}
+
+#[async_trait]
+impl Platform for LargeAnswers {
+    fn unsupported(&self, what: &str) -> CallError {
+        DryRunPlatform::default().unsupported(what)
+    }
+
+    async fn search(&self, _: &Caller, _: Option<&str>, _: &Query) -> PlatformResult<Vec<Hit>> {
+        let hit = json!({ "id": "cont_1", "chunk_id": "chunk_1", "text": "x".repeat(1 << 20), "order": 0 });
+        Ok(vec![serde_json::from_value(hit).unwrap()])
+    }
+
+    async fn create_step(&self, _: &Caller, _: &NewStep) -> PlatformResult<String> {
+        self.asked.notify_one();
+        std::future::pending().await
+    }
+
+    async fn modify_message(&self, _: &Caller, _: &str, id: &str, _: &MessageChange) -> PlatformResult<Message> {
+        let message = json!({ "id": id, "role": "assistant", "text": null, "references": [], "created_at": null });
+        Ok(serde_json::from_value(message).unwrap())
+    }
+}
+
+#[tokio::test]
+async fn memory_is_given_back_however_a_delivery_ends() {
+    let version = Engine::new(2).unwrap().load(bytes(), &spec()).await.unwrap();
+    let all = GuestMemory::new(1 << 30);
+    let ends = [
+        "reply hello",
+        "search much",
+        "stderr a line",
+        "panic it was so sudden",
+        "fail it",
+        "allocate 200",
+        "sleep 60000",
+    ];
+    for (number, text) in ends.into_iter().enumerate() {
+        for limit in [None, Some(64 << 20), Some(1 << 20)] {
+            let (tenant, platform) = (all.tenant(limit), Arc::new(LargeAnswers::default()));
+            let recorded = |id| CallLog::dry_run(id, Vec::new());
+            let delivery = delivery_with(platform, number, text, recorded, Some(tenant.clone()));
+            let ended = version.run(&delivery).await;
+            if limit == Some(1 << 20) {
+                assert!(
+                    matches!(ended, GuestOutcome::LimitReached(LimitReached::TenantMemory(_))),
+                    "{text}: {ended:?}"
+                );
+            }
+            delivery.log.take();
+            drop(delivery);
+            assert_eq!(tenant.used(), 0, "{text} with {limit:?}: {ended:?}");
+        }
+    }
+    // The host cancels it during a call that runs to completion, and never does.
+    let (tenant, platform) = (all.tenant(None), Arc::new(LargeAnswers::default()));
+    let recorded = |id| CallLog::dry_run(id, Vec::new());
+    let delivery = delivery_with(platform.clone(), 99, "step-and reply hello", recorded, Some(tenant.clone()));
+    tokio::select! {
+        ended = version.run(&delivery) => panic!("the call had no answer yet: {ended:?}"),
+        () = platform.asked.notified() => {}
+    }
+    let arguments = 1..1024;
+    super::harness::until("the memory of the guest to be free", async || {
+        arguments.contains(&tenant.used()).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

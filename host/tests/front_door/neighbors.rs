@@ -1,8 +1,11 @@
 //! Tests that a tenant can't exhaust resources that other tenants need: two tenants on one host, one of them hostile.
 
-use serde_json::Value;
+use axum::body::{Body, Bytes};
+use futures::stream::{self, StreamExt};
+use serde_json::{Value, json};
 
 use super::harness::{Host, Http2Model, Settings, chat, chosen, http, signed_post, until};
+use super::server::{Server, answer};
 use modhost_emulator as local;
 
 /// The number of streams that the hostile tenant doesn't read.
@@ -57,6 +60,54 @@ async fn unread_streams_block_no_other_completion() {
     until("each stream to fill its window", async || (model.sent() >= UNREAD * STREAM_WINDOW).then_some(())).await;
     post(&host, "beta", "evt_beta", "Test", "stream-log Tell me.").await;
     host.logged(&["read Once| upon"]).await;
+}
+
+/// A tenant requests many large answers at once, which arrive without end. What has arrived counts as its memory, although
+/// no guest has it yet, and is given back when its deliveries end.
+#[tokio::test]
+async fn answers_in_flight_count_as_memory_of_the_tenant() {
+    const ARRIVING: usize = 3 << 20;
+    let endless = Server::always(|| {
+        let pieces = (0..ARRIVING / 4096).map(|_| Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 4096])));
+        answer(200, Body::from_stream(stream::iter(pieces).chain(stream::pending())))
+    })
+    .await;
+    let short = Server::always(|| answer(200, "short")).await;
+    let tenant = |name: &str, limits: &str| {
+        format!(
+            "[[tenant]]\nname = {name:?}\ncompanies = [{name:?}]\nplatform = {{ kind = \"none\" }}\nlimits = {{ {limits} }}\n"
+        )
+    };
+    let http = [&endless, &short].map(|server| format!("{{ host = \"http://{}\", private = true }}", server.address));
+    let lines = format!("http = [{}]\ntenants = [\"alpha\"]\nretry = {{ attempts = 1 }}", http.join(", "));
+    let settings = Settings::test_guest("tenants = [\"beta\"]").module("Http", "http_guest", &lines).text();
+    let (before, _) = settings.split_once("[[tenant]]").unwrap();
+    let (_, modules) = settings.split_once("[[module]]").unwrap();
+    let tenants = tenant("alpha", "total_memory = \"16MiB\"") + &tenant("beta", "");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("modules.toml"), format!("{before}{tenants}\n[[module]]{modules}")).unwrap();
+    let host = Host::serve(folder, &[("TEST_ENDPOINT_SECRET", local::ENDPOINT_SECRET)], None).await;
+
+    let begin = json!({ "begin": { "url": format!("http://{}/", endless.address) } });
+    let many = Value::from([vec![begin; 6], vec!["finish".into()]].concat()).to_string();
+    for number in 0..2 {
+        post(&host, "alpha", &format!("evt_{number}"), "Http", &many).await;
+    }
+    // Its answers don't fit: one of its deliveries ends, which leaves memory to the other one.
+    host.logged(&["module=Http", "limit reached: tenant memory", "`limits.total_memory` of the tenant"]).await;
+    post(&host, "beta", "evt_beta", "Test", "stdout beta has memory").await;
+    host.logged(&["beta has memory"]).await;
+
+    // Once its deliveries have ended, nothing of theirs counts any more.
+    let state = async |state: &str| -> usize {
+        let url = format!("{}/api/deliveries?module=Http&state={state}", host.admin);
+        let answer: Value = super::harness::http().get(url).send().await.unwrap().json().await.unwrap();
+        answer["deliveries"].as_array().unwrap().len()
+    };
+    until("a delivery of alpha to end", async || (state("dead").await > 0).then_some(())).await;
+    let send = json!([{ "send": { "url": format!("http://{}/", short.address) } }]).to_string();
+    post(&host, "alpha", "evt_last", "Http", &send).await;
+    until("the last request of alpha", async || (!short.requests().is_empty()).then_some(())).await;
 }
 
 /// The CPU time of the host's threads whose name begins like this, in clock ticks.

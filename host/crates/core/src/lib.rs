@@ -15,6 +15,7 @@ pub mod import;
 pub mod json;
 pub mod limits;
 pub mod log_throttle;
+pub mod memory_budget;
 pub mod metrics;
 pub mod origin;
 pub mod platform_urls;

@@ -23,6 +23,7 @@ mod with_model;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use modhost_core::memory_budget::MemoryBudget;
 use serde::{Deserialize, Serialize};
 
 pub use completion::{
@@ -49,6 +50,8 @@ pub struct Caller {
     pub user_id: Option<Arc<str>>,
     /// Identifies this call, also when it is repeated. A platform that supports idempotency keys executes it only once.
     pub idempotency_key: Option<String>,
+    /// Counts the memory of answers while they are received and parsed.
+    pub memory: MemoryBudget,
 }
 
 impl Caller {

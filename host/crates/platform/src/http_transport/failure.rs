@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::ErrorKind;
 use modhost_core::json;
+use modhost_core::limits::LimitReached;
 use modhost_core::text::{one_line, truncate};
 
 /// The longest message of an error, in characters.
@@ -30,6 +31,8 @@ pub(super) enum Failure {
         /// The status of the answer.
         status: StatusCode,
     },
+    /// The answer doesn't fit into the memory of the caller.
+    NoMemory(LimitReached),
     /// The platform answered with an error status.
     Refused {
         /// The status.
@@ -63,7 +66,9 @@ impl Failure {
     /// Returns the kind of the failure, for the guest.
     pub(super) fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotSent(_) | Self::Interrupted(_) | Self::TooLarge { .. } => ErrorKind::Unavailable,
+            Self::NotSent(_) | Self::Interrupted(_) | Self::TooLarge { .. } | Self::NoMemory(_) => {
+                ErrorKind::Unavailable
+            }
             Self::TimedOut => ErrorKind::Timeout,
             Self::Refused { status, retry_after, .. } => match status.as_u16() {
                 401 | 403 => ErrorKind::Denied,

@@ -20,9 +20,10 @@ use url::Url;
 
 use self::failure::{ErrorText, Failure, presentable, quote, redacted};
 use super::chat_completion::{self, Fault, failure};
-use super::{CallError, Completion, ErrorKind, Result};
+use super::{CallError, Caller, Completion, ErrorKind, Result};
 use modhost_core::backoff::RetryPolicy;
 use modhost_core::json::{Fields, Value};
+use modhost_core::memory_budget::{HeldMemory, MemoryBudget};
 use modhost_core::retry_after::parse_retry_after;
 use modhost_core::secret::Secret;
 
@@ -66,6 +67,7 @@ pub(super) struct Call {
     query: Vec<(&'static str, String)>,
     headers: HeaderMap,
     idempotency_key: Option<String>,
+    memory: MemoryBudget,
     body: Option<Bytes>,
     repeat: Repeatability,
     started: Instant,
@@ -76,8 +78,8 @@ impl Call {
     /// Creates a call that must end within `limit` from now, including attempts and delays.
     pub(super) fn new(method: Method, path: impl Into<String>, repeat: Repeatability, limit: Duration) -> Self {
         let (query, headers, started) = (Vec::new(), HeaderMap::new(), Instant::now());
-        let (path, idempotency_key, body) = (path.into(), None, None);
-        Self { method, path, query, headers, idempotency_key, body, repeat, started, limit }
+        let (path, idempotency_key, memory, body) = (path.into(), None, MemoryBudget::default(), None);
+        Self { method, path, query, headers, idempotency_key, memory, body, repeat, started, limit }
     }
 
     /// Sets the body to this JSON.
@@ -103,9 +105,11 @@ impl Call {
         Ok(self)
     }
 
-    /// Sets the idempotency key, by which the platform recognizes a repeated call.
-    pub(super) fn idempotency_key(mut self, key: Option<&str>) -> Self {
-        self.idempotency_key = key.map(str::to_owned);
+    /// Sets what doesn't depend on the platform: the idempotency key, by which it recognizes a repeated call, and the
+    /// budget that the answer counts against.
+    pub(super) fn of_caller(mut self, caller: &Caller) -> Self {
+        self.idempotency_key.clone_from(&caller.idempotency_key);
+        self.memory = caller.memory.clone();
         self
     }
 
@@ -131,6 +135,7 @@ impl std::fmt::Display for Call {
 /// A successful answer of the platform.
 pub(super) struct Answer {
     status: StatusCode,
+    /// Counts against the caller's budget until it is dropped.
     body: Bytes,
 }
 
@@ -159,7 +164,7 @@ impl HttpTransport {
         loop {
             let whole = async {
                 let _connection = self.clients.connection();
-                whole(self.attempt(&self.clients.calls, &headers, call, attempt).await?, Bytes::new()).await
+                whole(call, self.attempt(&self.clients.calls, &headers, call, attempt).await?, Bytes::new()).await
             };
             match call.with_deadline(whole).await {
                 Ok(answer) => return Ok(answer),
@@ -313,7 +318,9 @@ impl HttpTransport {
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let retry_after = retry_after.and_then(|value| parse_retry_after(value, Timestamp::now()));
         // If the body can't be read, the status is enough.
-        let body = read(&mut response, Bytes::new(), ERROR_LIMIT).await.map_or_else(|_| Bytes::new(), Read::into_bytes);
+        let mut uncounted = MemoryBudget::default().hold();
+        let body = read(&mut response, Bytes::new(), ERROR_LIMIT, &mut uncounted).await;
+        let body = body.map_or_else(|_| Bytes::new(), Read::into_bytes);
         let ErrorText { message, retryable } = ErrorText::read(&redacted(&body, self.key.expose()));
         Failure::Refused { status, retry_after, retryable, message }
     }
@@ -351,6 +358,7 @@ impl HttpTransport {
             }
             Failure::TimedOut => format!("no answer within {limit}; the request may have been carried out"),
             Failure::TooLarge { status } => format!("{status}, but the answer is larger than {ANSWER_LIMIT} bytes"),
+            Failure::NoMemory(limit) => format!("the answer was not read: limit reached: {limit}"),
             Failure::Refused { status, .. } if status.is_redirection() => format!(
                 "{status}: redirects are not followed, to protect the credentials; check the configured api_base"
             ),
@@ -382,19 +390,27 @@ impl Read {
 }
 
 /// Reads a successful answer to its end. `prefix` was read before.
-async fn whole(mut response: reqwest::Response, prefix: Bytes) -> std::result::Result<Answer, Failure> {
+async fn whole(call: &Call, mut response: reqwest::Response, prefix: Bytes) -> std::result::Result<Answer, Failure> {
     let status = response.status();
-    match read(&mut response, prefix, ANSWER_LIMIT).await? {
-        Read::Whole(body) => Ok(Answer { status, body }),
+    let mut held = call.memory.hold();
+    match read(&mut response, prefix, ANSWER_LIMIT, &mut held).await? {
+        Read::Whole(body) => Ok(Answer { status, body: held.attach(body) }),
         Read::Truncated(_) => Err(Failure::TooLarge { status }),
     }
 }
 
-/// Reads a body up to a limit in bytes.
-async fn read(response: &mut reqwest::Response, prefix: Bytes, limit: usize) -> std::result::Result<Read, Failure> {
+/// Reads a body up to a limit in bytes, and counts it as it arrives.
+async fn read(
+    response: &mut reqwest::Response,
+    prefix: Bytes,
+    limit: usize,
+    held: &mut HeldMemory,
+) -> std::result::Result<Read, Failure> {
+    held.grow(prefix.len()).map_err(Failure::NoMemory)?;
     let mut body = BytesMut::from(prefix);
     while let Some(chunk) = response.chunk().await.map_err(Failure::of)? {
         let room = limit.saturating_sub(body.len());
+        held.grow(chunk.len().min(room)).map_err(Failure::NoMemory)?;
         body.extend_from_slice(&chunk[..chunk.len().min(room)]);
         if chunk.len() > room {
             return Ok(Read::Truncated(body.freeze()));

@@ -51,7 +51,7 @@ fn may_retry(repeat: Repeatability, failure: &Failure) -> bool {
             StatusCode::SERVICE_UNAVAILABLE if retry_after.is_some() => true,
             status => status.is_server_error() && repeat == Repeatability::Safe,
         },
-        Failure::TimedOut | Failure::TooLarge { .. } => false,
+        Failure::TimedOut | Failure::TooLarge { .. } | Failure::NoMemory(_) => false,
     }
 }
 

@@ -99,7 +99,7 @@ impl StreamingResponse {
     /// Reads an answer without events to its end. Also returns its call.
     pub(crate) async fn whole(self) -> Result<(Call, Answer)> {
         let Self { transport, call, response, piece, _connection, .. } = self;
-        match call.with_deadline(whole(response, piece)).await {
+        match call.with_deadline(whole(&call, response, piece)).await {
             Ok(answer) => Ok((call, answer)),
             Err(failure) => Err(transport.failed(&call, 1, &failure)),
         }

@@ -94,7 +94,7 @@ impl Platform for Nexus {
         let content = self.content(change)?;
         let path = format!("/api/public/thread/{}/messages", segment("thread", chat_id)?);
         let call = Call::new(Method::POST, path, Repeatability::IfNotCarriedOut, self.timeout)
-            .idempotency_key(caller.idempotency_key.as_deref())
+            .of_caller(caller)
             .json(&NewMessage { content })?;
         let answer = self.transport.send(&call).await?;
         let is_written = self.transport.decode_any(&call, &answer, |value| {

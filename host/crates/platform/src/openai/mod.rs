@@ -114,7 +114,7 @@ impl OpenAi {
     fn call(&self, caller: &Caller, request: &CompletionRequest) -> Result<Call> {
         let limit = request.timeout.map_or(self.timeout, |timeout| timeout.min(self.timeout));
         let call = Call::new(Method::POST, COMPLETIONS, Repeatability::IfNotCarriedOut, limit);
-        Ok(call.idempotency_key(caller.idempotency_key.as_deref()))
+        Ok(call.of_caller(caller))
     }
 
     /// Returns the request's body: the guest's options, overridden by the host's fields.

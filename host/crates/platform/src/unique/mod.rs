@@ -297,7 +297,7 @@ impl Platform for Unique {
 /// Adds the headers that name the user and the company, as the official Python SDK does.
 fn on_behalf_of(caller: &Caller, call: Call) -> Result<Call> {
     let company_id = caller.company_id.as_deref().ok_or_else(|| caller.unsupported("company"))?;
-    let call = call.idempotency_key(caller.idempotency_key.as_deref());
+    let call = call.of_caller(caller);
     let call = call.header(X_COMPANY_ID, "company id", company_id)?;
     match &caller.user_id {
         Some(user_id) => call.header(X_USER_ID, "user id", user_id),

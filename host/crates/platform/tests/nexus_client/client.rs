@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use modhost_core::memory_budget::MemoryBudget;
 use modhost_core::secret::Secret;
 use modhost_platform::nexus::{Nexus, NexusSettings};
 use modhost_platform::{Caller, HttpClients, Message, MessageChange, Platform, Result};
@@ -33,6 +34,7 @@ pub fn caller() -> Caller {
         company_id: None,
         user_id: Some("user_1".into()),
         idempotency_key: Some("dlv_1-0-abc".into()),
+        memory: MemoryBudget::default(),
     }
 }
 

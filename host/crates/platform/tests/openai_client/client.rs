@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use modhost_core::memory_budget::MemoryBudget;
 use modhost_core::secret::Secret;
 use modhost_platform::openai::{OpenAi, OpenAiSettings};
 use modhost_platform::{
@@ -36,6 +37,7 @@ pub fn caller() -> Caller {
         company_id: None,
         user_id: None,
         idempotency_key: Some("dlv_1-0-abc".into()),
+        memory: MemoryBudget::default(),
     }
 }
 

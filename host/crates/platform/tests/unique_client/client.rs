@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use modhost_core::memory_budget::MemoryBudget;
 use modhost_core::secret::Secret;
 use modhost_platform::unique::{Unique, UniqueSettings};
 use modhost_platform::{Caller, HttpClients};
@@ -41,5 +42,6 @@ pub fn caller() -> Caller {
         company_id: Some("company_1".into()),
         user_id: Some("user_1".into()),
         idempotency_key: None,
+        memory: MemoryBudget::default(),
     }
 }

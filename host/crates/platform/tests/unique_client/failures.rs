@@ -1,10 +1,13 @@
 //! Tests of failed answers, and of redaction.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
+use modhost_core::limits::LimitReached;
+use modhost_core::memory_budget::{MemoryBudget, MemoryCounter};
 use modhost_core::secret::Secret;
 use modhost_platform::unique::Unique;
 use modhost_platform::{CallError, Caller, ErrorKind, HttpClients, Platform};
@@ -19,6 +22,48 @@ async fn search_answered(status: u16, headers: &'static [(&str, &str)], body: &'
     let server = Server::always(move || answer_with(status, headers, body)).await;
     let client = server.client_with(|settings| settings.retry.attempts = 1);
     Call::Search.make(&client).await.unwrap_err()
+}
+
+/// Memory that has room for this many bytes, and the most that was in use.
+struct Memory(u64, AtomicU64, AtomicU64);
+
+impl MemoryCounter for Memory {
+    fn take(&self, bytes: u64) -> Result<(), LimitReached> {
+        let Self(limit, used, most) = self;
+        let after = used.load(Ordering::Relaxed) + bytes;
+        if after > *limit {
+            return Err(LimitReached::TenantMemory(*limit));
+        }
+        used.store(after, Ordering::Relaxed);
+        most.fetch_max(after, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn release(&self, bytes: u64) {
+        self.1.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn answers_count_as_the_callers_memory() {
+    const BYTES: usize = 100_000;
+    let body = || format!("[{}]", " ".repeat(BYTES));
+    for (limit, fits) in [(2 * BYTES as u64, true), (BYTES as u64, false)] {
+        let server = Server::always(move || answer(200, body())).await;
+        let client = server.client_with(|settings| settings.retry.attempts = 3);
+        let memory = Arc::new(Memory(limit, AtomicU64::new(0), AtomicU64::new(0)));
+        let caller = Caller { memory: MemoryBudget::new(memory.clone()), ..caller() };
+        let found = client.search(&caller, None, &calls::query()).await;
+        match found {
+            Ok(_) => assert!(fits && memory.2.load(Ordering::Relaxed) >= BYTES as u64),
+            Err(error) => {
+                assert!(!fits && error.message.contains("limit reached: tenant memory"), "{error}");
+                assert_eq!(error.kind, ErrorKind::Unavailable);
+                assert_eq!(server.requests().len(), 1, "another attempt would not fit either");
+            }
+        }
+        assert_eq!(memory.1.load(Ordering::Relaxed), 0, "the answer was dropped");
+    }
 }
 
 #[tokio::test]

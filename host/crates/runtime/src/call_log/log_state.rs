@@ -9,13 +9,13 @@ use serde_json::Value;
 use super::call_spec::CallEffect;
 use super::types::{Answer, CallRequest, LogPosition, Lookup, json};
 use modhost_core::import::{Import, RecordedImport};
+use modhost_core::memory_budget::{HeldMemory, MemoryBudget};
 use modhost_platform::{CallError, ErrorKind};
 use modhost_storage::journal::Call;
 
 /// Maximum number of entries in the log of a delivery.
 const MAX_ENTRIES: u32 = 20_000;
 
-#[derive(Default)]
 pub(super) struct LogState {
     /// The calls left to replay, in order.
     pub(super) to_replay: VecDeque<Entry>,
@@ -31,6 +31,8 @@ pub(super) struct LogState {
     pub(super) readings: Vec<u64>,
     /// The size of the log in bytes.
     pub(super) bytes: u64,
+    /// The memory of the calls left to replay and of the results kept aside.
+    pub(super) held: HeldMemory,
     /// The number of calls that were in flight when the previous attempt ended and are repeated.
     pub(super) repeated_calls: u32,
     /// The calls of this attempt that failed with a temporary error.
@@ -64,6 +66,33 @@ pub(super) struct KeptCall {
     pub(super) import: RecordedImport,
     pub(super) arguments: Value,
     pub(super) answer: Value,
+}
+
+impl Default for LogState {
+    fn default() -> Self {
+        Self {
+            to_replay: VecDeque::new(),
+            readings_to_replay: VecDeque::new(),
+            kept_aside: Vec::new(),
+            replay_disabled: false,
+            next: 0,
+            readings: Vec::new(),
+            bytes: 0,
+            held: MemoryBudget::default().hold(),
+            repeated_calls: 0,
+            failed: Vec::new(),
+            requested: Vec::new(),
+            answering: None,
+            revoked: false,
+        }
+    }
+}
+
+impl Entry {
+    /// Returns its size in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.arguments.len() + self.answer.as_ref().map_or(0, Answer::bytes)
+    }
 }
 
 impl LogState {
@@ -109,6 +138,7 @@ impl LogState {
         arguments: &[u8],
     ) -> Option<(LogPosition, Option<Answer>)> {
         let entry = self.to_replay.pop_front_if(|entry| entry.import == import && entry.arguments == arguments)?;
+        self.held.shrink(entry.bytes());
         let position = LogPosition { number: entry.number, begun: entry.at };
         match entry.answer {
             Some(Answer::Repeat) => Some((position, None)),

@@ -29,6 +29,7 @@ use log_state::{KeptCall, LogState};
 use modhost_core::event::{DeliveryId, Name};
 use modhost_core::import::{Import, RecordedImport};
 use modhost_core::limits::Limits;
+use modhost_core::memory_budget::MemoryBudget;
 use modhost_core::sync::{get_mut, lock};
 use modhost_core::tenant_meter::TenantMeter;
 use modhost_platform::{CallError, ErrorKind};
@@ -37,6 +38,7 @@ pub(crate) use recorded_call::{Begun, InFlight, RecordedCall, Replayed, Requeste
 pub use types::{Answer, CallRequest, Lookup};
 use types::{LogPosition, json, not_serializable};
 pub use usage::UsageMeter;
+pub(crate) use usage::refused;
 
 /// The size of a clock reading in the log, in bytes: nanoseconds in decimal.
 const READING_BYTES: u64 = 20;
@@ -58,8 +60,10 @@ pub struct CallLog {
     dry_run: bool,
     /// The fixed time of the wall clock; none: the system clock.
     clock: Option<SystemTime>,
-    usage: UsageMeter,
+    usage: Arc<UsageMeter>,
     state: Mutex<LogState>,
+    /// The memory of the tenant's deliveries.
+    tenant_memory: MemoryBudget,
     /// Calls that run to completion even if the guest drops them.
     detached: TaskTracker,
 }
@@ -99,7 +103,8 @@ impl CallLog {
             quota: None,
             dry_run,
             clock: None,
-            usage: UsageMeter::new(Limits::default()),
+            usage: Arc::new(UsageMeter::new(Limits::default(), MemoryBudget::default())),
+            tenant_memory: MemoryBudget::default(),
             state: Mutex::new(state),
             detached: TaskTracker::new(),
         }
@@ -125,6 +130,12 @@ impl CallLog {
         self
     }
 
+    /// Counts the memory of the log and of its calls, from the start of the attempt on.
+    pub(crate) fn with_memory(mut self, tenant_memory: MemoryBudget) -> Self {
+        self.tenant_memory = tenant_memory;
+        self
+    }
+
     /// Starts an attempt of a module within limits, and restores the progress of earlier attempts. `spec_of` returns
     /// the declarations of calls. The meter counts the calls that are made.
     #[must_use]
@@ -138,8 +149,12 @@ impl CallLog {
     ) -> Self {
         self.module = Some(module);
         self.tenant_meter = Some(tenant_meter);
-        self.usage = UsageMeter::new(limits);
+        self.usage = Arc::new(UsageMeter::new(limits, self.tenant_memory.clone()));
+        let memory = self.memory();
         let state = get_mut(&mut self.state);
+        state.held = memory.hold();
+        // If the recorded calls don't fit, the guest ends at its first turn.
+        let _ = state.held.grow(usize::try_from(state.bytes).unwrap_or(usize::MAX));
         let spec_of = |import: &RecordedImport| import.known().and_then(&spec_of);
         for entry in &mut state.to_replay {
             let Some(spec) = spec_of(&entry.import) else { continue };
@@ -169,6 +184,11 @@ impl CallLog {
     /// Returns the resource usage of the calls.
     pub fn usage(&self) -> &UsageMeter {
         &self.usage
+    }
+
+    /// Returns the memory that the host can hold for the attempt. Exceeding it ends the guest.
+    pub(crate) fn memory(&self) -> MemoryBudget {
+        MemoryBudget::new(self.usage.clone())
     }
 
     /// Returns whether this is a dry run: calls that the log doesn't have get invented answers, and nothing may leave
@@ -337,6 +357,9 @@ impl CallLog {
     fn cut(&self, state: &mut LogState) -> Result<(), CallError> {
         let Some(from) = state.to_replay.front().map(|entry| entry.number) else { return Ok(()) };
         for entry in std::mem::take(&mut state.to_replay) {
+            if !entry.keeps_result {
+                state.held.shrink(entry.bytes());
+            }
             if let (true, Some(Answer::Ok(answer))) = (entry.keeps_result, entry.answer) {
                 let arguments = serde_json::from_slice(&entry.arguments).unwrap_or_default();
                 state.kept_aside.push(KeptCall { import: entry.import, arguments, answer: json(&answer) });

@@ -76,9 +76,10 @@ use tracing::Instrument as _;
 use super::call_spec::{CallEffect, CallSpec};
 use super::detach_on_drop::DetachOnDrop;
 use super::types::LogPosition;
-use super::{Answer, CallLog, unavailable};
+use super::{Answer, CallLog, refused, unavailable};
 use modhost_core::event::push_hex;
 use modhost_core::import::Import;
+use modhost_core::memory_budget::HeldMemory;
 use modhost_core::metrics;
 use modhost_platform::{CallError, ErrorKind};
 use modhost_storage::journal::CommitHandle;
@@ -149,10 +150,11 @@ struct LogEntry {
     arguments: Vec<u8>,
 }
 
-/// The resources of a live call, released on drop: one of the delivery's calls in flight, and, if the call outlives its
-/// guest, a token that [`CallLog::wait_for_detached_calls`] waits for.
+/// The resources of a live call, released on drop: one of the delivery's calls in flight, the memory of its arguments,
+/// and, if the call outlives its guest, a token that [`CallLog::wait_for_detached_calls`] waits for.
 struct CallSlot {
     log: Arc<CallLog>,
+    _arguments: HeldMemory,
     _detached: Option<TaskTrackerToken>,
 }
 
@@ -160,8 +162,11 @@ impl CallSlot {
     fn take(log: &Arc<CallLog>, effect: CallEffect, argument_bytes: usize) -> Result<Self, CallError> {
         log.usage().count_call(argument_bytes)?;
         let detached = effect.outlives_guest().then(|| log.detached.token());
-        let slot = Self { log: log.clone(), _detached: detached };
+        let mut arguments = log.memory().hold();
+        let fits = arguments.grow(argument_bytes);
+        let slot = Self { log: log.clone(), _arguments: arguments, _detached: detached };
         log.usage().entered_flight()?;
+        fits.map_err(refused)?;
         Ok(slot)
     }
 }
@@ -337,11 +342,16 @@ impl RecordedCall<InFlight> {
         if let Ok(answer) = &answer {
             apply(answer);
         }
+        // Counted until the guest gets it. One that doesn't fit is recorded nevertheless, for the next attempt.
+        let mut held = self.entry.log.memory().hold();
+        let mut fits = Ok(());
         let answered = if self.entry.log.is_disabled() {
             self.report(answer.as_ref().err());
             self.entry.answered(self.state.slot, CommitHandle::committed())
         } else {
-            self.answer(&Answer::of(&answer)?)?
+            let recorded = Answer::of(&answer)?;
+            fits = held.grow(recorded.bytes());
+            self.answer(&recorded)?
         };
         if effect.needs_durable_answer() {
             drop(answered.commit().await?);
@@ -352,6 +362,7 @@ impl RecordedCall<InFlight> {
                 }
             }));
         }
+        fits.map_err(refused)?;
         answer
     }
 

@@ -93,6 +93,16 @@ impl Answer {
         }
     }
 
+    /// Returns its size in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Ok(answer) => answer.get().len(),
+            Self::Error(error) => error.message.len(),
+            Self::Interrupted { part, error } => part.get().len() + error.message.len(),
+            Self::Repeat => 0,
+        }
+    }
+
     /// Returns the error, if the call failed.
     pub(crate) fn error(&self) -> Option<&CallError> {
         match self {

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use modhost_core::limits::{LimitReached, Limits, Resource};
+use modhost_core::memory_budget::{MemoryBudget, MemoryCounter};
 use modhost_platform::{CallError, ErrorKind};
 
 /// The resource usage of the calls of one attempt.
@@ -14,13 +15,15 @@ pub struct UsageMeter {
     limits: Limits,
     calls: AtomicU64,
     in_flight: AtomicU64,
+    /// The memory of the tenant's deliveries, which includes what the host holds for this one.
+    memory: MemoryBudget,
     reached: OnceLock<LimitReached>,
 }
 
 impl UsageMeter {
     /// Creates a meter at zero.
-    pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, calls: AtomicU64::new(0), in_flight: AtomicU64::new(0), reached: OnceLock::new() }
+    pub(super) fn new(limits: Limits, memory: MemoryBudget) -> Self {
+        Self { limits, calls: AtomicU64::new(0), in_flight: AtomicU64::new(0), memory, reached: OnceLock::new() }
     }
 
     /// Returns the limits of the delivery.
@@ -100,6 +103,21 @@ impl UsageMeter {
     }
 }
 
-fn refused(limit: LimitReached) -> CallError {
+/// What the host holds for the attempt counts as memory of its tenant. If there is none left, the guest ends, as if it had
+/// asked for the memory itself.
+impl MemoryCounter for UsageMeter {
+    fn take(&self, bytes: u64) -> Result<(), LimitReached> {
+        self.memory.take(bytes).inspect_err(|limit| {
+            self.reached.get_or_init(|| *limit);
+        })
+    }
+
+    fn release(&self, bytes: u64) {
+        self.memory.release(bytes);
+    }
+}
+
+/// Returns the error of a call that a limit refuses.
+pub(crate) fn refused(limit: LimitReached) -> CallError {
     CallError::new(ErrorKind::Invalid, format!("limit reached: {limit}"))
 }

@@ -12,6 +12,7 @@ use super::{CallSpec, DeliveryLog, TenantLog, TenantMemory, spec_of};
 use crate::call_log::{CallLog, InFlight, RecordedCall, Requested, UsageMeter};
 use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::limits::Limits;
+use modhost_core::memory_budget::MemoryBudget;
 use modhost_core::sync::lock;
 use modhost_core::tenant_meter::{self, TenantMeter};
 use modhost_platform::{CallError, Caller, Platform, StepStatus};
@@ -126,9 +127,12 @@ impl Delivery {
         } = begin;
         let mut progress = Progress::default();
         let tenant_meter = tenant_meter::of(&event.tenant);
+        let memory = tenant_memory.clone().map(|tenant| MemoryBudget::new(tenant)).unwrap_or_default();
+        let call_log = call_log.with_memory(memory);
         let call_log = call_log.start(module.clone(), tenant_meter.clone(), limits, spec_of, &mut progress);
         let id = call_log.delivery().clone();
-        let log = DeliveryLog::new(event.clone(), module.clone(), id.clone(), &limits, tenant_log);
+        let log =
+            DeliveryLog::new(event.clone(), module.clone(), id.clone(), &limits, tenant_log, &call_log.memory());
         Self {
             id,
             event,
@@ -154,6 +158,12 @@ impl Delivery {
     /// Returns the resource usage of the calls.
     pub fn usage(&self) -> &UsageMeter {
         self.call_log.usage()
+    }
+
+    /// Returns the memory that the host can hold for the delivery. It counts as memory of the tenant; exceeding it ends
+    /// the guest.
+    pub(super) fn memory(&self) -> MemoryBudget {
+        self.call_log.memory()
     }
 
     /// Returns the memory shared with the tenant's other deliveries, if the tenant has a memory limit.
@@ -192,6 +202,7 @@ impl Delivery {
             company_id: self.event.company_id.as_deref().map(Into::into),
             user_id: self.event.user_id.as_deref().map(Into::into),
             idempotency_key: None,
+            memory: self.memory(),
         })
     }
 

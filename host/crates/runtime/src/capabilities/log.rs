@@ -10,6 +10,7 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::limits::{Limits, Resource};
+use modhost_core::memory_budget::{HeldMemory, MemoryBudget};
 use modhost_core::sync::lock;
 use modhost_core::text::prefix;
 use modhost_storage::journal::LogLine;
@@ -55,6 +56,8 @@ struct State {
     last_errors: VecDeque<String>,
     kept: Vec<LogLine>,
     kept_left: usize,
+    /// The memory of the lines that are kept.
+    held: HeldMemory,
 }
 
 /// A standard stream.
@@ -67,13 +70,15 @@ pub enum Stream {
 }
 
 impl DeliveryLog {
-    /// Creates the log of an event's delivery to a module, within its limits.
+    /// Creates the log of an event's delivery to a module, within its limits. The lines kept with the delivery count as
+    /// `memory`.
     pub fn new(
         event: Arc<Event>,
         module: Name,
         delivery: DeliveryId,
         limits: &Limits,
         tenant_log: Option<Arc<TenantLog>>,
+        memory: &MemoryBudget,
     ) -> Self {
         let state = State {
             lines_left: limits.amount(Resource::LogLines),
@@ -82,6 +87,7 @@ impl DeliveryLog {
             last_errors: VecDeque::new(),
             kept: Vec::new(),
             kept_left: KEPT_BYTES,
+            held: memory.hold(),
         };
         let (state, unfinished) = (Mutex::new(state), Default::default());
         Self(Arc::new(Inner { module, delivery, event, tenant_log, state, unfinished }))
@@ -182,12 +188,17 @@ impl DeliveryLog {
 
     /// Returns and removes the lines kept with the delivery.
     pub fn take(&self) -> Vec<LogLine> {
-        std::mem::take(&mut self.state().kept)
+        let mut state = self.state();
+        state.held.shrink(KEPT_BYTES);
+        std::mem::take(&mut state.kept)
     }
 
     fn keep(&self, level: tracing::Level, context: &str, line: &str) {
         let mut state = self.state();
         let Some(left) = state.kept_left.checked_sub(line.len() + context.len()) else { return };
+        if state.held.grow(line.len() + context.len()).is_err() {
+            return;
+        }
         state.kept_left = left;
         let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         state.kept.push(LogLine {

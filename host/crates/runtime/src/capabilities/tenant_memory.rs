@@ -1,9 +1,11 @@
-//! Counts the memory of running deliveries: of one tenant, and of all tenants together.
+//! Counts the memory of running deliveries: of one tenant, and of all tenants together. That is the memory of the guests,
+//! and what the host holds for them: answers, requests, recorded calls, log lines.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use modhost_core::limits::LimitReached;
+use modhost_core::memory_budget::MemoryCounter;
 use modhost_core::sync::lock;
 
 /// The total memory of the running deliveries of all tenants.
@@ -59,6 +61,11 @@ impl TenantMemory {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// Returns the memory in use, in bytes.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
     /// Takes this many bytes.
     ///
     /// # Errors
@@ -96,6 +103,16 @@ impl TenantMemory {
         self.used.store(own, Ordering::Relaxed);
         all.bytes = all.bytes.saturating_sub(bytes);
         all.tenants -= u64::from(own == 0);
+    }
+}
+
+impl MemoryCounter for TenantMemory {
+    fn take(&self, bytes: u64) -> Result<(), LimitReached> {
+        Self::take(self, bytes)
+    }
+
+    fn release(&self, bytes: u64) {
+        Self::release(self, bytes);
     }
 }
 

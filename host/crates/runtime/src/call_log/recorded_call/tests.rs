@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
@@ -17,7 +17,8 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::call_log::{CallLog, Lookup};
 use modhost_core::event::{DeliveryId, Event, Name};
-use modhost_core::limits::{Limits, Resource};
+use modhost_core::limits::{LimitReached, Limits, Resource};
+use modhost_core::memory_budget::{MemoryBudget, MemoryCounter};
 use modhost_storage::error::StorageError;
 use modhost_storage::journal::{
     AttemptReport, Backlog, Call, Claim, Claimed, Details, Disposition, Due, Filter, Heartbeat, Journal, JournalError,
@@ -116,15 +117,49 @@ fn broken() -> JournalError {
     StorageError::broken("journal", "no disk").into()
 }
 
+/// The memory of a tenant, with a limit that a test can lower.
+struct Memory {
+    used: AtomicU64,
+    limit: AtomicU64,
+}
+
+impl Memory {
+    fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Allows this many bytes more than are in use.
+    fn leave(&self, bytes: u64) {
+        self.limit.store(self.used() + bytes, Ordering::Relaxed);
+    }
+}
+
+impl MemoryCounter for Memory {
+    fn take(&self, bytes: u64) -> Result<(), LimitReached> {
+        let limit = self.limit.load(Ordering::Relaxed);
+        if self.used() + bytes > limit {
+            return Err(LimitReached::TenantMemory(limit));
+        }
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn release(&self, bytes: u64) {
+        assert!(self.used.fetch_sub(bytes, Ordering::Relaxed) >= bytes, "more was released than was taken");
+    }
+}
+
 /// A host that runs one delivery, in consecutive processes.
 struct Host {
     disk: Arc<Disk>,
     limits: Limits,
+    memory: Arc<Memory>,
 }
 
 impl Host {
     fn new() -> Self {
-        Self { disk: Arc::default(), limits: Limits::default() }
+        let memory = Memory { used: AtomicU64::new(0), limit: AtomicU64::new(1 << 30) };
+        Self { disk: Arc::default(), limits: Limits::default(), memory: Arc::new(memory) }
     }
 
     /// Starts an attempt with the calls on disk.
@@ -139,6 +174,7 @@ impl Host {
         let lease =
             Lease { delivery: DeliveryId::from_text("dlv_1"), tenant: "acme".into(), owner: "host".into(), attempt: 1 };
         let log = CallLog::new(self.disk.clone(), lease, recorded);
+        let log = log.with_memory(MemoryBudget::new(self.memory.clone()));
         let spec_of = |import| ALL_SPECS.into_iter().find(|spec| spec.import == import).copied();
         Arc::new(log.start(Name::from("test"), Arc::default(), self.limits, spec_of, progress))
     }
@@ -147,6 +183,7 @@ impl Host {
     fn kill(&self, log: Arc<CallLog>) -> Arc<CallLog> {
         assert_eq!(Arc::strong_count(&log), 1, "the killed process still holds its call log");
         drop(log);
+        assert_eq!(self.memory.used(), 0, "the ended attempt still holds memory");
         let mut state = self.disk.0.lock().unwrap();
         state.submitted.clear();
         drop(state);
@@ -222,6 +259,12 @@ impl Running {
             tokio::task::yield_now().await;
         }
         polled
+    }
+
+    /// Lets the tasks of the host run as far as they can.
+    async fn run_pending_task(&mut self) {
+        self.guest = None;
+        self.run_pending().await;
     }
 
     async fn run_pending(&mut self) {
@@ -622,6 +665,94 @@ async fn answer_above_limit_fails_the_call() {
     assert_eq!(running.result().await.unwrap_err().kind, ErrorKind::Invalid);
     assert!(log.usage().reached().is_some());
     assert_eq!((host.disk.submitted(), log.usage().in_flight()), (0, 0));
+}
+
+/// The arguments count from the request on, the answer until the guest has it: for most effects, until it is on disk.
+#[tokio::test]
+async fn arguments_and_answers_count_as_memory() {
+    for spec in ALL_SPECS {
+        let (host, effect) = (Host::new(), spec.effect);
+        let log = host.start();
+        let mut running = Running::request(&log, spec);
+        let arguments = r#"["x"]"#.len() as u64;
+        assert_eq!(host.memory.used(), arguments, "{effect:?}");
+        let _pending = running.run().await;
+        host.disk.commit_all();
+        running.run_pending().await;
+        running.answer(ok("yes"));
+        let polled = running.run().await;
+        if effect.needs_durable_answer() {
+            assert!(polled.is_pending());
+            assert_eq!(host.memory.used(), arguments + r#""yes""#.len() as u64, "{effect:?}");
+            host.disk.commit_all();
+            assert_eq!(running.result().await.unwrap(), "yes");
+        }
+        host.disk.commit_all();
+        running.run_pending_task().await;
+        assert_eq!(host.memory.used(), 0, "{effect:?}");
+        drop(running);
+
+        // In the next attempt, the recorded call counts until the guest repeats it.
+        let log = host.kill(log);
+        assert!(host.memory.used() >= arguments, "{effect:?}");
+        let before = host.memory.used();
+        let replayed = Requested::new(&log, spec, &json!(["x"])).unwrap();
+        assert!(matches!(replayed, Requested::Replayed(_)) && host.memory.used() < before, "{effect:?}");
+        drop(replayed);
+        host.kill(log);
+    }
+}
+
+/// An answer that doesn't fit ends the guest. It is recorded, so that the next attempt doesn't repeat the call.
+#[tokio::test]
+async fn answer_above_the_tenants_memory_ends_the_guest_and_is_recorded() {
+    for spec in [&READ, &PAID, &SEND] {
+        let host = Host::new();
+        let log = host.start();
+        let mut running = Running::request(&log, spec);
+        let _pending = running.run().await;
+        host.disk.commit_all();
+        running.run_pending().await;
+        host.memory.leave(3);
+        running.answer(ok("yes"));
+        let mut polled = running.run().await;
+        host.disk.commit_all();
+        if polled.is_pending() {
+            polled = running.run().await;
+        }
+        let Poll::Ready(Err(error)) = polled else { panic!("the guest got the answer") };
+        assert!(error.message.starts_with("limit reached: tenant memory: "), "{error}");
+        assert!(matches!(log.usage().reached(), Some(LimitReached::TenantMemory(_))));
+        drop(running);
+        host.memory.leave(1 << 20);
+        let log = host.kill(log);
+        assert!(matches!(Requested::new(&log, spec, &json!(["x"])).unwrap(), Requested::Replayed(_)));
+    }
+}
+
+/// Arguments that don't fit end the guest, and so do recorded calls.
+#[tokio::test]
+async fn arguments_and_recorded_calls_above_the_tenants_memory_end_the_guest() {
+    let host = Host::new();
+    let log = host.start();
+    host.memory.leave(4);
+    assert!(Requested::new(&log, &CHANGE, &json!(["x"])).is_err());
+    assert_eq!((host.memory.used(), log.usage().in_flight()), (0, 0));
+    assert!(log.usage().reached().is_some());
+
+    host.memory.leave(1 << 20);
+    let log = host.kill(log);
+    assert!(log.usage().reached().is_none());
+    let mut running = Running::request(&log, &READ);
+    running.run_pending().await;
+    running.answer(ok("yes"));
+    running.result().await.unwrap();
+    host.disk.commit_all();
+    drop(running);
+    host.memory.leave(4);
+    let log = host.kill(log);
+    assert!(log.usage().reached().is_some(), "the recorded call doesn't fit");
+    assert!(Requested::new(&log, &READ, &json!(["x"])).is_err());
 }
 
 #[tokio::test]

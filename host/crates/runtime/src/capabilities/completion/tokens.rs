@@ -10,9 +10,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::call_log::{Answer, CallEffect, InFlight, RecordedCall, Replayed, Requested};
+use crate::call_log::{Answer, CallEffect, InFlight, RecordedCall, Replayed, Requested, refused};
 use crate::capabilities::{CallSpec, Delivery};
 use modhost_core::import::Import;
+use modhost_core::memory_budget::HeldMemory;
 use modhost_platform::{CallError, CompletionRequest, CompletionStream, Ending, ErrorKind};
 
 /// The call that streams an answer.
@@ -42,6 +43,8 @@ struct Live {
     read: Vec<String>,
     /// Their size in bytes.
     bytes: usize,
+    /// Their memory.
+    held: HeldMemory,
     stream: Stream,
 }
 
@@ -83,7 +86,8 @@ impl Tokens {
         let (platform, caller) = (delivery.platform().clone(), delivery.caller_of(&call));
         let opening = async move { platform.stream(&caller, &request).await };
         let stream = Stream::Opening(AbortOnDropHandle::new(tokio::spawn(opening)));
-        Ok(Self(State::Live(Live { call, read: Vec::new(), bytes: 0, stream })))
+        let held = delivery.memory().hold();
+        Ok(Self(State::Live(Live { call, read: Vec::new(), bytes: 0, held, stream })))
     }
 
     /// Returns the next piece; none at the end, and then the whole answer is on disk.
@@ -93,6 +97,7 @@ impl Tokens {
                 Ok(Some(piece)) => {
                     live.bytes += piece.len();
                     live.call.check_answer(live.bytes)?;
+                    live.held.grow(piece.len()).map_err(refused)?;
                     live.read.push(piece.clone());
                     Ok(Some(piece))
                 }
@@ -158,7 +163,7 @@ impl State {
 impl Live {
     /// Closes the connection, and records the pieces. When this returns, they are on disk.
     async fn record(self, end: &End) -> Result<(), CallError> {
-        let Self { call, read: pieces, stream, .. } = self;
+        let Self { call, read: pieces, stream, held: _held, .. } = self;
         let ending = stream.ending();
         drop(stream);
         let answer = match end {

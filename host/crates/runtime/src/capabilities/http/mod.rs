@@ -16,7 +16,6 @@ mod send;
 
 use std::sync::{Arc, Weak};
 
-use bytes::Bytes;
 use http::{HeaderName, Response, header};
 use http_body_util::{BodyExt, Full};
 use wasmtime::StoreContextMut;
@@ -34,11 +33,12 @@ pub use policy::{HttpGrant, HttpGrants};
 pub use record::redact;
 
 use super::{CallSpec, Capability, Delivery, Grants, Host};
-use crate::call_log::{InFlight, RecordedCall};
+use crate::call_log::{InFlight, RecordedCall, refused};
 use failure::Failure;
 use guarded_resolver::Clients;
 use modhost_core::limits::Resource as Limited;
 use modhost_core::tenant_meter::ConnectionKind;
+use modhost_core::memory_budget::{HeldMemory, MemoryBudget};
 use record::Answered;
 use request_body::{Positioned, RequestBody};
 use send::{Request, Timeouts};
@@ -56,7 +56,7 @@ const MAX_REQUEST_HEADERS: usize = 64 * 1024;
 /// Headers that only the host may set, in addition to those that `wasmtime-wasi-http` forbids.
 const FORBIDDEN: [HeaderName; 3] = [header::EXPECT, header::TE, header::TRAILER];
 
-type Sent = Result<(Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>), Error>;
+type Sent = Result<Received, Error>;
 
 /// The capability.
 pub(super) struct HttpCapability {
@@ -74,6 +74,8 @@ pub(super) struct Sender {
 struct Requests {
     sender: Arc<Sender>,
     delivery: Arc<Delivery>,
+    /// The memory of the unsent requests.
+    buffered: HeldMemory,
     /// The requests whose bodies are incomplete, in the order they were started.
     collecting: Vec<Weak<RequestBody>>,
 }
@@ -102,7 +104,8 @@ impl Capability for HttpCapability {
     fn begin(sender: &Self::Prepared, delivery: &Arc<Delivery>) -> Self {
         let mut wasi = WasiHttpCtx::new();
         wasi.set_field_size_limit(MAX_REQUEST_HEADERS);
-        let requests = Requests { sender: sender.clone(), delivery: delivery.clone(), collecting: Vec::new() };
+        let (sender, delivery, buffered) = (sender.clone(), delivery.clone(), delivery.memory().hold());
+        let requests = Requests { sender, delivery, buffered, collecting: Vec::new() };
         Self { wasi, requests }
     }
 }
@@ -131,13 +134,15 @@ fn finish<T: Host>(
 }
 
 impl Requests {
-    /// Ends a guest whose unsent requests together exceed the size limit of arguments: they become arguments when they
-    /// are sent.
-    fn check_buffered(&self, table: &mut ResourceTable) {
+    /// Counts the memory of unsent requests. Ends a guest whose unsent requests together exceed the size limit of
+    /// arguments: they become arguments when they are sent.
+    fn check_buffered(&mut self, table: &mut ResourceTable) {
         let (buffered, usage) = (buffered_requests::bytes(table), self.delivery.usage());
         if buffered > usage.limits().amount(Limited::Arguments) {
             usage.reach(Limited::Arguments, Some(buffered));
         }
+        // If they don't fit, the meter ends the guest.
+        let _ = self.buffered.set(usize::try_from(buffered).unwrap_or(usize::MAX));
     }
 
     /// Checks whether another request with an incomplete body may start.
@@ -190,13 +195,14 @@ impl WasiHttpHooks for Requests {
             self.collecting.push(Arc::downgrade(&collecting));
         }
         let (sender, delivery) = (self.sender.clone(), self.delivery.clone());
+        let memory = delivery.memory();
         Box::new(async move {
             let answered = match collecting.positioned().await {
                 Ok(positioned) => send(sender, delivery.clone(), positioned).await,
                 // The failure is already in the delivery's log.
                 Err(failure) => Err(failure),
             };
-            answered.map(response).map_err(|failure| failure.into_wasi())
+            answered.and_then(|answered| response(answered, &memory)).map_err(|failure| failure.into_wasi())
         })
     }
 }
@@ -208,8 +214,7 @@ async fn send(sender: Arc<Sender>, delivery: Arc<Delivery>, positioned: Position
         let idempotency_key = call.idempotency_key();
         async move {
             let _connection = delivery.tenant_meter().connection(ConnectionKind::Http);
-            let answered =
-                send::send(&sender, &delivery.event.tenant, delivery.limits(), request, &idempotency_key).await;
+            let answered = send::send(&sender, &delivery, request, &idempotency_key).await;
             answered.map_err(|failure| log_failure(&delivery, failure).into())
         }
     };
@@ -222,8 +227,18 @@ fn log_failure(delivery: &Delivery, failure: Failure) -> Failure {
     failure
 }
 
-fn response(answered: Answered) -> (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>) {
+/// A response for the guest, and the task that receives it.
+type Received = (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
+
+/// Returns the answer as the guest reads it. Its body counts as memory until the guest has read or dropped it.
+///
+/// # Errors
+///
+/// When it doesn't fit into the memory.
+fn response(answered: Answered, memory: &MemoryBudget) -> Result<Received, Failure> {
     let (head, body) = answered.into_parts();
-    let body = Full::new(Bytes::from(body)).map_err(Error::from).boxed_unsync();
-    (Response::from_parts(head, body), Box::new(async { Ok(()) }))
+    let mut held = memory.hold();
+    held.grow(body.len()).map_err(refused)?;
+    let body = Full::new(held.attach(body)).map_err(Error::from).boxed_unsync();
+    Ok((Response::from_parts(head, body), Box::new(async { Ok(()) })))
 }

@@ -13,9 +13,10 @@ use super::failure::{Failure, HttpErrorCode};
 use super::log_failure;
 use super::record;
 use super::send::Request;
-use crate::call_log::{Begun, Requested};
+use crate::call_log::{Begun, Requested, refused};
 use crate::capabilities::Delivery;
 use modhost_core::limits::{Limits, Resource};
+use modhost_core::memory_budget::HeldMemory;
 use modhost_core::sync::lock;
 
 /// A request whose body is being collected.
@@ -30,6 +31,8 @@ enum State {
         request: Request,
         body: WasiBody,
         collected: BytesMut,
+        /// The memory of the collected part.
+        held: HeldMemory,
         delivery: Arc<Delivery>,
     },
     /// The result, which is taken once.
@@ -44,7 +47,8 @@ pub(super) struct Positioned {
 
 impl RequestBody {
     pub fn new(request: Request, body: WasiBody, delivery: &Arc<Delivery>) -> Self {
-        let state = State::Collecting { request, body, collected: BytesMut::new(), delivery: delivery.clone() };
+        let (collected, held, delivery) = (BytesMut::new(), delivery.memory().hold(), delivery.clone());
+        let state = State::Collecting { request, body, collected, held, delivery };
         Self { state: Mutex::new(state), polled_elsewhere: Notify::new() }
     }
 
@@ -79,12 +83,13 @@ impl RequestBody {
 
     fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
-        let State::Collecting { request, body, collected, delivery } = &mut *state else {
+        let State::Collecting { request, body, collected, held, delivery } = &mut *state else {
             return Poll::Ready(());
         };
-        let complete_body = ready!(collect(body, request.content_length, collected, delivery.limits(), cx));
+        let complete_body = ready!(collect(body, request.content_length, collected, held, delivery.limits(), cx));
         let positioned = complete_body.and_then(|()| {
-            request.body = std::mem::take(collected).freeze();
+            let held = std::mem::replace(held, delivery.memory().hold());
+            request.body = held.attach(std::mem::take(collected));
             request.dry_run = delivery.call_log.is_dry_run();
             reserve_position(request, delivery)
         });
@@ -104,6 +109,7 @@ fn collect(
     body: &mut WasiBody,
     content_length: Option<u64>,
     collected: &mut BytesMut,
+    held: &mut HeldMemory,
     limits: &Limits,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), Failure>> {
@@ -123,6 +129,9 @@ fn collect(
         if length > limits.amount(Resource::HttpRequest) {
             let why = limits.reached(Resource::HttpRequest, None).to_string();
             return Poll::Ready(Err(Failure::new(HttpErrorCode::RequestBodySize, why)));
+        }
+        if let Err(limit) = held.grow(piece.len()) {
+            return Poll::Ready(Err(refused(limit).into()));
         }
         collected.extend_from_slice(&piece);
     }

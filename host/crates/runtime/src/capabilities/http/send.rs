@@ -16,8 +16,9 @@ use super::failure::{Failure, HttpErrorCode};
 use super::guarded_resolver::{ProhibitedAddress, Unresolved, check_address};
 use super::policy::{HttpGrant, describe, line};
 use super::record::Answered;
-use modhost_core::event::Name;
-use modhost_core::limits::{Limits, Resource};
+use crate::capabilities::Delivery;
+use modhost_core::limits::{LimitReached, Limits, Resource};
+use modhost_core::memory_budget::MemoryBudget;
 
 /// Maximum size of the headers of an answer, in bytes.
 const MAX_HEADERS: usize = 64 * 1024;
@@ -83,8 +84,7 @@ impl Request {
 /// Sends a request and reads its answer.
 pub(super) async fn send(
     sender: &Sender,
-    tenant: &Name,
-    limits: &Limits,
+    delivery: &Delivery,
     request: Request,
     idempotency_key: &str,
 ) -> Result<Answered, Failure> {
@@ -95,13 +95,14 @@ pub(super) async fn send(
         return Err(Failure::new(HttpErrorCode::RequestUri, why).with_request(&description));
     };
     let grant = sender.grants.find(&request.head.method, &url)?;
-    let sent = Sending { limits, grant, description: &description, started };
+    let (limits, memory) = (delivery.limits(), delivery.memory());
+    let sent = Sending { limits, memory, grant, description: &description, started };
     check_address(url.host(), grant.private).map_err(|address| sent.prohibited(&address))?;
     if request.dry_run {
         let why = "no answer is recorded, and a dry run sends nothing";
         return Err(Failure::new(HttpErrorCode::DestinationUnavailable, why).with_request(&description));
     }
-    let clients = sender.clients.of(tenant);
+    let clients = sender.clients.of(&delivery.event.tenant);
     let client = clients.for_grant(grant)?;
     let timeouts = request.timeouts;
     let mut outgoing = reqwest::Request::new(request.head.method.clone(), url);
@@ -117,6 +118,7 @@ pub(super) async fn send(
 /// A request in flight.
 struct Sending<'a> {
     limits: &'a Limits,
+    memory: MemoryBudget,
     grant: &'a HttpGrant,
     description: &'a str,
     started: Instant,
@@ -156,10 +158,10 @@ impl Sending<'_> {
         Ok(answer)
     }
 
-    /// Reads the answer to its end.
+    /// Reads the answer to its end. It counts as memory while it arrives.
     async fn answer(&self, mut answer: Response, wanted: Option<Duration>) -> Result<Answered, Failure> {
         let limit = self.limits.amount(Resource::HttpAnswer);
-        let mut body = Vec::new();
+        let (mut body, mut held) = (Vec::new(), self.memory.hold());
         if answer.content_length().is_some_and(|length| length > limit) {
             return Err(self.too_large());
         }
@@ -169,7 +171,10 @@ impl Sending<'_> {
             match piece.map_err(|_| self.timeout(wait))?.map_err(|error| self.client_error(error).incomplete())? {
                 None => return Ok(Answered::new(answer.status(), answer.headers(), body)),
                 Some(piece) if (body.len() + piece.len()) as u64 > limit => return Err(self.too_large()),
-                Some(piece) => body.extend_from_slice(&piece),
+                Some(piece) => {
+                    held.grow(piece.len()).map_err(|limit| self.no_memory(limit))?;
+                    body.extend_from_slice(&piece);
+                }
             }
         }
     }
@@ -184,6 +189,10 @@ impl Sending<'_> {
 
     fn too_large(&self) -> Failure {
         self.failed(HttpErrorCode::AnswerBodySize, &self.limits.reached(Resource::HttpAnswer, None).to_string())
+    }
+
+    fn no_memory(&self, limit: LimitReached) -> Failure {
+        self.failed(HttpErrorCode::AnswerIncomplete, &format!("the answer was not read: limit reached: {limit}"))
     }
 
     /// Returns the failure for a timeout: the module's time limit, or a timeout that the guest set.
