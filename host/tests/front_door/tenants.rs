@@ -112,6 +112,8 @@ async fn tells_who_uses_what() {
     assert!(number(&busy, "longest_wait_seconds") >= 0.0 && quiet["longest_wait_seconds"].is_null(), "{quiet}");
     assert!((32 << 20..128 << 20).contains(&busy["memory_bytes"].as_u64().unwrap()), "{busy}");
     assert_eq!((&busy["cpu_weight"], &quiet["cpu_weight"]), (&50.into(), &100.into()));
+    assert!(number(&busy, "journal_bytes") > number(&quiet, "journal_bytes"), "{busy}");
+    assert!(number(&quiet, "journal_bytes") > 0.0 && number(&busy, "journal_unfinished_bytes") > 0.0, "{busy}");
     assert_eq!((&quiet["waiting"], &quiet["memory_bytes"]), (&0.into(), &0.into()));
     let counts = |tenant: &Value| (tenant["calls"]["keyvalue"].clone(), tenant["connections"]["platform"].clone());
     assert_eq!(counts(&busy), (2.into(), 2.into()), "{busy}");

@@ -131,8 +131,7 @@ impl Delivery {
         let call_log = call_log.with_memory(memory);
         let call_log = call_log.start(module.clone(), tenant_meter.clone(), limits, spec_of, &mut progress);
         let id = call_log.delivery().clone();
-        let log =
-            DeliveryLog::new(event.clone(), module.clone(), id.clone(), &limits, tenant_log, &call_log.memory());
+        let log = DeliveryLog::new(event.clone(), module.clone(), id.clone(), &limits, tenant_log, &call_log.memory());
         Self {
             id,
             event,
