@@ -16,7 +16,7 @@ use super::commands::{platform, post_signed_event};
 use super::compiling::{compiling, status_of};
 use super::harness::components::compiles_for_long;
 use super::harness::{Host, Settings, component, until, variant, wait_for_answer};
-use super::notice::notice;
+use super::small_disk::notice::notice;
 
 /// The user that a host runs as beside root.
 const NOBODY: u32 = 65534;

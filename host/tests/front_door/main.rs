@@ -25,8 +25,6 @@ mod listener;
 mod logging;
 mod metrics;
 mod neighbors;
-#[path = "../support/notice.rs"]
-mod notice;
 mod offline;
 mod other_platforms;
 mod output;

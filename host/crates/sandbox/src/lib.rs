@@ -80,7 +80,7 @@ impl fmt::Display for InForce {
     /// Lists the measures, for example `no_new_privs, seccomp, Landlock ABI 7, uid 65530`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plain = [(self.no_new_privs, "no_new_privs"), (self.seccomp, "seccomp")];
-        let plain = plain.into_iter().filter_map(|(is_in_force, name)| is_in_force.then(|| name.to_owned()));
+        let plain = plain.into_iter().filter(|(is_in_force, _)| *is_in_force).map(|(_, name)| name.to_owned());
         let landlock = self.landlock.map(|abi| format!("Landlock ABI {abi}"));
         let uid = self.uid.map(|uid| format!("uid {uid}"));
         let measures = plain.chain(landlock).chain(uid).collect::<Vec<_>>();
