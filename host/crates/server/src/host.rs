@@ -50,11 +50,14 @@ use settings_reader::{SettingsReader, Start};
 /// leases that a host finds at its start belong to its own previous run.
 const OWNER: &str = "this host";
 
+/// Reads modules.toml, or parses an earlier text of it.
+pub type LoadTop = Box<dyn Fn(Option<&str>) -> Result<Settings, ConfigErrors> + Send + Sync>;
+
 /// How a host loads its settings.
 pub struct LoadSettings {
     /// Reads modules.toml without the files that it includes, at the start and whenever it changed. Given a text, parses
     /// that earlier text of the file instead.
-    pub top: Box<dyn Fn(Option<&str>) -> Result<Settings, ConfigErrors> + Send + Sync>,
+    pub top: LoadTop,
     /// Changes the settings of an included file, after it was read.
     pub included: Box<dyn Fn(Settings) -> Settings + Send + Sync>,
 }
