@@ -64,6 +64,11 @@ pub enum Item {
 }
 
 impl Parser {
+    /// Returns the size of the unfinished event, in bytes.
+    pub fn buffered(&self) -> usize {
+        self.line.len() + self.data.as_ref().map_or(0, Vec::len)
+    }
+
     /// Creates a parser for a new stream; `limit` is the maximum size of an event in bytes.
     pub fn new(limit: usize) -> Self {
         Self {

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use super::citations::{cite, showable_prefix};
 use super::openai::OpenAi;
 use super::{
-    CallError, Caller, Completion, CompletionRequest, CompletionStream, Hit, Message, MessageChange, NewStep, Platform,
-    Query, Result, StepChange, StreamTarget, StreamedAnswer,
+    CallError, Caller, Completion, CompletionRequest, CompletionStream, ErrorKind, Hit, Message, MessageChange,
+    NewStep, Platform, Query, Result, StepChange, StreamTarget, StreamedAnswer,
 };
 
 /// The minimum interval between two previews of an unfinished answer, since readers notice no faster changes.
@@ -36,7 +36,11 @@ impl WithModel {
         text: watch::Sender<String>,
     ) -> Result<Completion> {
         let mut pieces = self.model.stream(caller, request).await?;
+        let mut held = caller.memory.hold();
         while let Some(piece) = pieces.next().await? {
+            held.grow(piece.len()).map_err(|limit| {
+                CallError::new(ErrorKind::Unavailable, format!("the answer was not read: limit reached: {limit}"))
+            })?;
             text.send_modify(|text| text.push_str(&piece));
         }
         let ending = pieces.ending();

@@ -10,6 +10,7 @@ use super::failure::{Failure, quote, redacted};
 use super::{ANSWER_LIMIT, Answer, Call, HttpTransport, whole};
 use crate::chat_completion::{Fault, MAX_EVENT};
 use crate::{CallError, ErrorKind, Result};
+use modhost_core::memory_budget::HeldMemory;
 use modhost_core::sse::{self, BodyFormat, Item, Parser};
 use modhost_core::tenant_meter::ConnectionInUse;
 
@@ -25,6 +26,8 @@ pub(crate) struct StreamingResponse {
     /// Whether the body has ended.
     is_over: bool,
     _connection: ConnectionInUse,
+    /// The memory of what is received and not returned yet.
+    held: HeldMemory,
 }
 
 impl StreamingResponse {
@@ -34,8 +37,8 @@ impl StreamingResponse {
         response: reqwest::Response,
         connection: ConnectionInUse,
     ) -> Self {
-        let (parser, piece) = (Parser::new(MAX_EVENT), Bytes::new());
-        Self { transport, call, response, parser, piece, is_over: false, _connection: connection }
+        let (parser, piece, held) = (Parser::new(MAX_EVENT), Bytes::new(), call.memory.hold());
+        Self { transport, call, response, parser, piece, is_over: false, _connection: connection, held }
     }
 
     /// Waits until it is clear whether the answer consists of events. Its beginning decides, because some servers
@@ -74,7 +77,8 @@ impl StreamingResponse {
             Ok(None) => self.is_over = true,
             Err(failure) => return Err(self.failed(&failure)),
         }
-        Ok(())
+        let held = self.held.set(self.piece.len() + self.parser.buffered());
+        held.map_err(|limit| self.failed(&Failure::NoMemory(limit)))
     }
 
     /// Waits for the next item, and returns whether the answer ended with it. Returns `None` at the end. Cancel safe.

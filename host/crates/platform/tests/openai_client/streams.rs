@@ -1,8 +1,13 @@
 //! Tests of streamed answers and their failures.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use axum::body::{Body, Bytes};
 use futures::{StreamExt, stream};
-use modhost_platform::{CompletionStream, Ending, ErrorKind, Usage};
+use modhost_core::limits::LimitReached;
+use modhost_core::memory_budget::{MemoryBudget, MemoryCounter};
+use modhost_platform::{Caller, CompletionStream, Ending, ErrorKind, Usage};
 use serde_json::json;
 use tokio::sync::oneshot;
 
@@ -159,6 +164,45 @@ async fn retries_until_the_answer_starts() {
         Server::scripted([answer(429, "{}"), answer(403, r#"{"error": {"message": "Not this model"}}"#)]).await;
     let error = server.client().stream(&caller(), &question()).await.err().unwrap();
     assert_eq!(error.to_string(), "denied: POST /chat/completions (after 2 attempts): 403 Forbidden: Not this model");
+}
+
+/// Memory that has room for 100,000 bytes.
+#[derive(Default)]
+struct Memory(AtomicU64);
+
+impl MemoryCounter for Memory {
+    fn take(&self, bytes: u64) -> Result<(), LimitReached> {
+        let fits = |used| Some(used + bytes).filter(|used| *used <= 100_000);
+        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
+        taken.map(drop).map_err(|_| LimitReached::TenantMemory(100_000))
+    }
+
+    fn release(&self, bytes: u64) {
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// An event counts until the caller has read it.
+#[tokio::test]
+async fn unread_events_count_as_the_callers_memory() {
+    for (size, fits) in [(20_000, true), (110_000, false)] {
+        let server =
+            Server::always(move || streamed([says(&"x".repeat(size)).repeat(3), STOP.into(), DONE.into()].concat()));
+        let (server, memory) = (server.await, Arc::new(Memory::default()));
+        let caller = Caller { memory: MemoryBudget::new(memory.clone()), ..caller() };
+        let mut stream = server.client().stream(&caller, &question()).await.unwrap();
+        for _ in 0..3 {
+            match stream.next().await {
+                Ok(piece) => assert!(fits && piece.unwrap().len() == size),
+                Err(error) => {
+                    assert!(!fits && error.message.contains("limit reached: tenant memory"), "{error}");
+                    break;
+                }
+            }
+        }
+        drop(stream);
+        assert_eq!(memory.0.load(Ordering::Relaxed), 0);
+    }
 }
 
 #[tokio::test]
