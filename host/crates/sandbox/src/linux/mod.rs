@@ -30,7 +30,7 @@ pub(super) fn confine_compiler() -> InForce {
     let mut steps = Steps::default();
     // First of all: the other steps take away the system calls for it.
     steps.in_force.uid = steps.take("a user of its own", own_user::change_user()).flatten();
-    steps.take("no capabilities", sys::drop_capabilities().map_err(describe));
+    steps.take("no capabilities", own_user::drop_capabilities().map_err(describe));
     steps.no_new_privs();
     steps.in_force.landlock = steps.take("Landlock", files::deny_everything());
     steps.in_force.seccomp = steps.take("seccomp", system_calls::allow_compiling()).is_some();

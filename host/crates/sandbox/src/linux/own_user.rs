@@ -1,5 +1,7 @@
 //! A user of its own for the compile process of a host that runs as root.
 
+use std::io;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::sys;
@@ -33,10 +35,22 @@ pub fn change_user() -> Result<Option<u32>, String> {
     Ok(Some(ID))
 }
 
+/// Gives up the capabilities that are left, if any: some service managers forbid the system call, even to a process
+/// that has none.
+pub fn drop_capabilities() -> io::Result<()> {
+    let has_none = ["CapInh:", "CapPrm:"].into_iter().all(|set| capabilities(set) == Some(0));
+    if has_none { Ok(()) } else { sys::drop_capabilities() }
+}
+
 /// Whether root may signal processes of other users here; containers can take that from it.
 fn can_signal_other_users() -> bool {
     const CAP_KILL: u32 = 5;
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> CAP_KILL & 1 == 1)
+    capabilities("CapEff:").is_some_and(|effective| effective >> CAP_KILL & 1 == 1)
+}
+
+/// Returns a set of capabilities of this process.
+fn capabilities(set: &str) -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let mask = status.lines().find_map(|line| line.strip_prefix(set))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
 }

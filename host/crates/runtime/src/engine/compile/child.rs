@@ -30,13 +30,14 @@ pub struct ChildArgs {
     /// Whether the process restricts itself: auto, required or off
     #[arg(long, default_value = "auto")]
     pub(super) sandbox: SandboxMode,
-    /// Compile an empty component and write the restrictions in force to standard output
+    /// Compile a small component and write the restrictions in force to standard output
     #[arg(long)]
     pub(super) probe: bool,
 }
 
-/// The smallest component.
-const EMPTY_COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+/// A component with a core module that has one empty function.
+const SMALL_COMPONENT: &[u8] =
+    b"\0asm\x0d\0\x01\0\x01\x18\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x0a\x04\x01\x02\0\x0b";
 
 /// Limits and restricts the process, compiles the component on standard input, and writes the code to standard output.
 ///
@@ -90,9 +91,9 @@ pub fn run(args: &ChildArgs) -> ExitCode {
     }
 }
 
-/// Compiles an empty component, to find out whether the restrictions permit it, and writes them to standard output.
+/// Compiles a small component, to find out whether the restrictions permit it, and writes them to standard output.
 fn report(in_force: &InForce) -> ExitCode {
-    let compiled = wasmtime_engine::compile(EMPTY_COMPONENT, Tier::Optimized).map(drop);
+    let compiled = wasmtime_engine::compile(SMALL_COMPONENT, Tier::Optimized).map(drop);
     let report = compiled.and_then(|()| serde_json::to_string(in_force).map_err(|error| error.to_string()));
     let written = report.and_then(|report| writeln!(io::stdout(), "{report}").map_err(|error| error.to_string()));
     match written {

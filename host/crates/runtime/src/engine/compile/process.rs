@@ -51,7 +51,7 @@ pub(super) async fn compile(
     CompileError::of(status, &stderr, limits).map_or(Ok(()), Err)
 }
 
-/// Starts a process that restricts itself and compiles an empty component, and returns the restrictions in force.
+/// Starts a process that restricts itself and compiles a small component, and returns the restrictions in force.
 ///
 /// # Errors
 ///
