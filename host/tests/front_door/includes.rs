@@ -192,6 +192,8 @@ async fn broken_file_affects_only_its_tenant() {
         .await;
     refuses(&host, &["tenants/acme.toml"]).await;
     let refused = refused_files(&host).await;
+    let metrics = http().get(format!("{}/metrics", host.admin)).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("modhost_settings_files_refused 1\n"), "{metrics}");
     let error = refused[0]["errors"][0].as_str().unwrap();
     assert!(error.contains(&format!("tenants/acme.toml:{line}:1: unknown setting `wrong`")), "{error}");
     assert_eq!(chat(&host, "acme/Assistant", "reply still here").await.text(), "still here");
@@ -303,6 +305,25 @@ async fn host_starts_with_the_last_accepted_settings() {
     }
     acme.save(host.folder());
     refuses(&host, &[]).await;
+}
+
+/// The host finds the accepted settings of a file even if it is started in another folder, so that the paths differ.
+#[tokio::test]
+async fn last_accepted_settings_belong_to_the_file_not_to_its_path() {
+    let settings = Settings::new().module("Assistant", "test_guest", "");
+    let folder = folder(&settings, &[&Tenant::new("acme")]);
+    let platform = local::LocalPlatform::start(local::LocalSettings::default()).await.unwrap();
+    let host = Host::serve(folder, &variables(), Some(&platform)).await;
+    saved(&host, 1).await;
+    let folder = host.kill();
+    save(folder.path(), "acme", "[[tenant]\n");
+    let config = folder.path().join("modules.toml").display().to_string();
+    let variables = [&variables()[..], &[("MODHOST_CONFIG", config.as_str())]].concat();
+    let host = Host::serve(folder, &variables, Some(&platform)).await;
+    let refused = refused_files(&host).await;
+    assert_eq!((refused.len(), &refused[0]["tenant"]), (1, &"acme".into()), "{refused:?}");
+    assert!(!host.module("acme/Assistant").await["version"].is_null());
+    assert_eq!(host.lines(&["included settings file is gone"]), 0);
 }
 
 #[tokio::test]

@@ -239,6 +239,7 @@ impl ActiveHost {
         let all = values || !has_same_context(self.top.settings(), top.settings());
         let mut files = self.files.clone();
         let mut candidates: BTreeMap<&Path, Candidate> = BTreeMap::new();
+        let mut still_refused: BTreeMap<&Path, Arc<ConfigErrors>> = BTreeMap::new();
         let paths: BTreeSet<&PathBuf> = self.files.keys().chain(changed.keys()).collect();
         for path in paths {
             let known = self.files.get(path);
@@ -266,10 +267,12 @@ impl ActiveHost {
                 Ok(Some(next)) => _ = candidates.insert(path, Candidate::new(next)),
                 Ok(None) => _ = files.remove(path),
                 Err(errors) => {
-                    file.refused = Some(Arc::new(errors));
+                    let errors = Arc::new(errors);
+                    file.refused = Some(errors.clone());
                     // Even so, its grace periods end.
                     if let Some(active) = active.filter(|_| is_overdue) {
-                        file.active = Some(Arc::new(active.at(now)));
+                        still_refused.insert(path, errors);
+                        candidates.insert(path, Candidate::new(active.at(now)));
                     }
                 }
             }
@@ -277,9 +280,10 @@ impl ActiveHost {
         let decided = arbitrate(self, new_top.clone(), candidates)?;
         for (path, decision) in decided.files {
             let Some(file) = files.get_mut(&path) else { continue };
+            let errors = still_refused.remove(path.as_path());
             match decision {
-                Ok(next) => (file.active, file.refused) = (Some(next), None),
-                Err(errors) => file.refused = Some(Arc::new(errors)),
+                Ok(next) => (file.active, file.refused) = (Some(next), errors),
+                Err(conflicts) => file.refused = errors.or(Some(Arc::new(conflicts))),
             }
         }
         let mut host = Self { top: decided.top.unwrap_or_else(|| top.clone()), files };

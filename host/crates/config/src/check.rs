@@ -122,7 +122,7 @@ fn check_unique_companies(document: &Document<'_>, tenants: &[Located<Tenant>]) 
 
 fn check_tenant_names(document: &Document<'_>, parts: &Parts) {
     let names: Vec<&str> = parts.tenants.iter().map(|tenant| tenant.part.name.as_str()).collect();
-    if names.is_empty() || names.contains(&"") {
+    if names.is_empty() && !parts.has_include || names.contains(&"") {
         // The missing name was reported before, and any unknown name may be it.
         return;
     }
@@ -131,7 +131,13 @@ fn check_tenant_names(document: &Document<'_>, parts: &Parts) {
     for (name, span) in from_sources.chain(from_modules).filter(|(name, _)| !name.as_str().is_empty()) {
         if !names.contains(&name.as_str()) {
             let message = format!("there is no [[tenant]] named \"{name}\"");
-            document.report(span.clone(), message, suggest::advice(name.as_str(), &names));
+            let in_its_file = "what is for the tenant of an included file belongs in that file";
+            let advice = match (names.is_empty(), parts.has_include) {
+                (true, _) => in_its_file.to_owned(),
+                (false, true) => format!("{}; {in_its_file}", suggest::advice(name.as_str(), &names)),
+                (false, false) => suggest::advice(name.as_str(), &names),
+            };
+            document.report(span.clone(), message, advice);
         }
     }
 }

@@ -105,13 +105,6 @@ impl ConfigErrors {
         Self::ok_if_empty(errors).err().unwrap_or_else(|| Self(vec![ConfigError::new("the settings conflict")]))
     }
 
-    /// Returns the errors of several files, one file after the other.
-    #[must_use]
-    pub fn and(mut self, others: Self) -> Self {
-        self.0.extend(others.0);
-        self
-    }
-
     /// Returns the errors, in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
         self.0.iter()

@@ -420,13 +420,19 @@ impl Settings {
         let listed = include::included_files(&top.include, &top.file);
         let changed = listed.files.iter().map(|file| (file.clone(), FileContent::read(file, &top.include))).collect();
         let mut settings = ActiveHost::offline(top, changed).settings();
-        let unlisted = listed.errors.into_iter().map(|error| IncludedFile {
-            path: settings.file.clone(),
+        settings.add_unlisted(listed.errors);
+        Ok(settings)
+    }
+
+    /// Adds the errors of folders of included files that could not be listed, as errors of modules.toml.
+    pub fn add_unlisted(&mut self, errors: Vec<ConfigError>) {
+        let path = &self.file;
+        let unlisted = errors.into_iter().map(|error| IncludedFile {
+            path: path.clone(),
             tenant: None,
             refused: Some(error.into()),
         });
-        settings.included.extend(unlisted);
-        Ok(settings)
+        self.included.extend(unlisted);
     }
 
     /// Reads and validates a file, without the files that it includes.

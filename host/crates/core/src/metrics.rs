@@ -31,6 +31,7 @@ const CALLS_MADE_AGAIN: &str = "modhost_calls_made_again_total";
 const ANSWERS_REPAIRED: &str = "modhost_platform_answers_repaired_total";
 const MISSED_WAKEUPS: &str = "modhost_missed_wakeups_total";
 const DELIVERIES: &str = "modhost_deliveries";
+const SETTINGS_FILES_REFUSED: &str = "modhost_settings_files_refused";
 const JOURNAL_BYTES: &str = "modhost_journal_bytes";
 const SERVES: &str = "modhost_module_serves";
 const PAUSED: &str = "modhost_module_paused";
@@ -95,6 +96,7 @@ fn describe() {
     );
     describe_counter!(MISSED_WAKEUPS, "Deliveries that were due but not scheduled, found by the sweep");
     describe_gauge!(DELIVERIES, "Deliveries in the journal, by state");
+    describe_gauge!(SETTINGS_FILES_REFUSED, "Included settings files that the host refuses");
     describe_gauge!(JOURNAL_BYTES, Unit::Bytes, "Size of the journal on disk");
     describe_gauge!(PAUSED, "1 if an operator paused the module and its deliveries wait");
     describe_gauge!(
@@ -224,6 +226,11 @@ pub fn journal(deliveries: impl IntoIterator<Item = (&'static str, u64)>, bytes:
         gauge!(DELIVERIES, "state" => state).set(count as f64);
     }
     gauge!(JOURNAL_BYTES).set(bytes as f64);
+}
+
+/// Sets the number of included settings files that the host refuses.
+pub fn settings_files_refused(count: usize) {
+    gauge!(SETTINGS_FILES_REFUSED).set(count as f64);
 }
 
 /// Records how many log lines have been dropped since the process started.

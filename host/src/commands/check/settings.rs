@@ -87,7 +87,7 @@ impl Report {
         let refused_files: Vec<_> = refused.map(|(file, problems)| RefusedFile { file, problems }).collect();
         let is_valid = problems.is_empty() && refused_files.is_empty();
         let serves = is_valid && modules.iter().all(|module| module.refused.is_none());
-        let included = included.len();
+        let included = included.iter().filter(|it| it.path != file).count();
         Self { serves, file: file.to_owned(), problems, included, refused_files, warnings, modules }
     }
 
@@ -97,9 +97,9 @@ impl Report {
             0 => String::new(),
             included => {
                 let files = counted(included, "included file", "included files");
-                match self.refused_files.len() {
+                match self.refused_files.iter().filter(|it| it.file != self.file).count() {
                     0 => format!(" and {files}"),
-                    refused => format!(" and {} of {files}", included - refused),
+                    refused => format!(" and {} of {files}", included.saturating_sub(refused)),
                 }
             }
         }
@@ -120,7 +120,11 @@ impl Report {
             writeln!(out, "\n{BAD}error:{BAD:#} {problem}")?;
         }
         for RefusedFile { file, problems } in &self.refused_files {
-            writeln!(out, "\n{BAD}refused{BAD:#}: {}: its tenant would not be changed", file.display())?;
+            let effect = match *file == self.file {
+                true => "not all files that it includes are known",
+                false => "its tenant would not be changed",
+            };
+            writeln!(out, "\n{BAD}refused{BAD:#}: {}: {effect}", file.display())?;
             for problem in problems {
                 writeln!(out, "\n{BAD}error:{BAD:#} {problem}")?;
             }

@@ -282,3 +282,19 @@ fn files_exchange_paths() {
     let exchanged = update(&active, &vec![(1, says(1, 2)), (2, says(2, 1))], now);
     assert!(exchanged.files().values().all(|file| file.refused().is_none()));
 }
+
+/// What was removed from a file is dropped after the grace period, even if the file is broken by then.
+#[test]
+fn grace_period_of_a_refused_file_ends() {
+    let says = Says { tenant: 1, path: 1, companies: [1, 2].into(), is_valid: true };
+    let now = Instant::now();
+    let companies = |host: &ActiveHost| host.settings().tenants.last().unwrap().companies.join(" ");
+    let active = update(&host(), &vec![(1, Some(says.clone()))], now);
+    let removed = update(&active, &vec![(1, Some(Says { companies: [1].into(), ..says.clone() }))], now);
+    let broken = update(&removed, &vec![(1, Some(Says { is_valid: false, ..says }))], now);
+    assert_eq!(companies(&broken), "c1 c2");
+    let later = update(&broken, &Vec::new(), now + Duration::from_secs(31));
+    assert_eq!(companies(&later), "c1");
+    assert!(later.files()[&path(1)].refused().unwrap().to_string().contains("unknown setting `broken`"));
+    assert_eq!(later.deadline(), None);
+}

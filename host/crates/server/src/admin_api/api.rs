@@ -241,6 +241,7 @@ async fn metrics(State(admin): State<Admin>) -> Result<Response, ApiError> {
     metrics::ready(&checks.map(|(check, is_well)| (check.name(), is_well)));
     let totals = admin.journal.totals().await?;
     metrics::journal(journal::State::ALL.map(|state| (state.name(), totals.of(state))), totals.bytes);
+    metrics::settings_files_refused(admin.settings.refused().len());
     metrics::log_lines_dropped(telemetry::dropped_lines());
     for module in admin.registry.status() {
         let (serves, paused) = (module.version.is_some(), module.paused.is_some());

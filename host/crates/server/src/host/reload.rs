@@ -114,7 +114,8 @@ impl SettingsWatcher {
                 }
                 () = overdue => {
                     self.reload(Scope::Nothing, Reason::Settings).await;
-                    self.not_before = self.refused.then(|| Instant::now() + DROP_RETRY_DELAY);
+                    let is_overdue = self.active.deadline().is_some_and(|deadline| deadline <= Instant::now());
+                    self.not_before = (self.refused || is_overdue).then(|| Instant::now() + DROP_RETRY_DELAY);
                 }
             }
             watch.scan_now();
@@ -129,7 +130,9 @@ impl SettingsWatcher {
             let complete: BTreeSet<PathBuf> =
                 settings.iter().filter(|file| watch.was_renamed_into_place(file)).cloned().collect();
             if complete.len() < settings.len() {
-                wait_until_stable(&settings).await;
+                // What is changed together with them is read together with them.
+                let files = settings.union(&top_files(&self.active)).cloned().collect();
+                wait_until_stable(&files).await;
             }
             let only_certificate = settings.iter().all(|file| self.is_certificate(file));
             let reason = if only_certificate { Reason::Certificate } else { Reason::Settings };

@@ -7,7 +7,7 @@
 //! An included file is saved in a file of its own, when its settings are accepted: with a thousand tenants, a change of
 //! one writes one small file. At the next start the saved settings decide who has a name, a path or a company.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -76,8 +76,9 @@ impl SavedSettings {
     }
 
     /// Reads the included files that the previous run saved, by their paths as the settings have them. `top` is the
-    /// settings file.
-    pub(super) fn read_included(data_dir: &Path, top: &Path) -> BTreeMap<PathBuf, Self> {
+    /// settings file, and `files` are the files that it includes now: their paths differ if the previous run was
+    /// started in another folder.
+    pub(super) fn read_included(data_dir: &Path, top: &Path, files: &BTreeSet<PathBuf>) -> BTreeMap<PathBuf, Self> {
         let entries = match std::fs::read_dir(data_dir.join(INCLUDED)) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return BTreeMap::new(),
@@ -89,7 +90,10 @@ impl SavedSettings {
         let top = absolute_path(top);
         let saved = entries.filter_map(|entry| Self::read_file(&entry.ok()?.path()));
         let saved = saved.filter(|saved| saved.top.as_ref() == Some(&top));
-        saved.filter_map(|saved| Some((saved.path.clone()?, saved))).collect()
+        let now: BTreeMap<PathBuf, &PathBuf> = files.iter().map(|file| (absolute_path(file), file)).collect();
+        saved
+            .filter_map(|saved| Some((now.get(&saved.file).copied().or(saved.path.as_ref())?.clone(), saved)))
+            .collect()
     }
 
     /// Returns the settings to save. Keeps the salt of `before`, the ones saved last.

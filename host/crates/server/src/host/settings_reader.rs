@@ -102,9 +102,10 @@ impl SettingsReader {
         let loading = self.loading(&variables, unresponsive, None);
         let (server, file) = (settings.server.clone(), settings.file.clone());
         let is_complete = is_older_than(&file, server.removal_grace);
+        let listed = included_files(&settings.include, &file);
         let saved = Saved {
             top: SavedSettings::read(&server.data_dir, &file),
-            included: SavedSettings::read_included(&server.data_dir, &file),
+            included: SavedSettings::read_included(&server.data_dir, &file, &listed.files),
         };
         // The settings of an older version of the host may be invalid for this one.
         let before = saved.top.as_ref().and_then(|saved| (self.load.top)(Some(&saved.text)).ok());
@@ -125,7 +126,6 @@ impl SettingsReader {
         // Nothing changed in modules.toml yet, so nothing of it is refused.
         let host = host.unwrap_or_else(|(host, _)| host);
         let next = top.as_ref().map_or(host.top().settings(), |top| &top.settings);
-        let listed = included_files(&next.include, &next.file);
         let is_complete = |file: &Path| is_older_than(file, server.removal_grace);
         let files = contents(&host, next, &listed, |_| true, is_complete, unresponsive);
         let merged = host.update(Changes { top, files, values: false }, &loading, now);
@@ -250,10 +250,7 @@ pub fn examine_settings(file: &Path) -> Result<(Settings, Option<ConfigErrors>),
     let host = host.update(Changes { files, ..Changes::default() }, &loading, Instant::now());
     // Nothing changed in modules.toml, so nothing of it is refused.
     let mut settings = host.unwrap_or_else(|(host, _)| host).settings();
-    for error in listed.errors {
-        errors = Some(errors.map_or_else(|| error.clone().into(), |errors| errors.and(error.clone().into())));
-    }
-    settings.included.sort_by(|one, other| one.path.cmp(&other.path));
+    settings.add_unlisted(listed.errors);
     Ok((settings, errors))
 }
 
