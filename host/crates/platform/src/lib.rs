@@ -32,7 +32,9 @@ pub use completion::{
 };
 pub use dry_run::DryRunPlatform;
 pub use error::{CallError, ErrorKind};
-pub use http_transport::{HttpClients, SetupError, TenantHttpClients, client_builder, http_client};
+pub use http_transport::{
+    HttpClients, LookUp, SetupError, TenantHttpClients, TenantLookups, client_builder, http_client,
+};
 pub use null_platform::NullPlatform;
 pub use with_model::WithModel;
 

@@ -9,7 +9,7 @@ use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls_platform_verifier::BuilderVerifierExt;
 
-use super::SetupError;
+use super::{SetupError, TenantLookups};
 use modhost_core::event::Name;
 use modhost_core::sync::lock;
 use modhost_core::tenant_meter::{self, ConnectionInUse, ConnectionKind, TenantMeter};
@@ -61,13 +61,14 @@ impl HttpClients {
     ///
     /// As [`http_client`].
     pub fn new() -> Result<Self, SetupError> {
-        Self::with_meter(Arc::default())
+        Self::with(Arc::default(), TenantLookups::of(&Name::from("")))
     }
 
-    fn with_meter(meter: Arc<TenantMeter>) -> Result<Self, SetupError> {
+    pub(super) fn with(meter: Arc<TenantMeter>, lookups: TenantLookups) -> Result<Self, SetupError> {
+        let lookups = Arc::new(lookups);
         let mut tls = tls_config()?;
         tls.resumption = Resumption::in_memory_sessions(MAX_SESSIONS);
-        let builder = || for_platforms(with_tls(tls.clone()));
+        let builder = || for_platforms(with_tls(tls.clone())).dns_resolver(lookups.clone());
         let calls = build(builder().pool_max_idle_per_host(MAX_IDLE_PER_HOST))?;
         // Without idle connections there is no pool, and each request opens a connection.
         let streams = build(builder().pool_max_idle_per_host(0))?;
@@ -103,7 +104,7 @@ impl TenantHttpClients {
             clients.meter = tenant_meter::of(tenant);
             return Ok(clients.clone());
         }
-        let created = HttpClients::with_meter(tenant_meter::of(tenant))?;
+        let created = HttpClients::with(tenant_meter::of(tenant), TenantLookups::of(tenant))?;
         clients.insert(tenant.clone(), created.clone());
         Ok(created)
     }

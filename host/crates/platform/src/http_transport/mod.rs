@@ -5,6 +5,7 @@
 
 mod failure;
 mod http_clients;
+mod lookups;
 mod retry;
 mod streaming_response;
 
@@ -28,6 +29,7 @@ use modhost_core::retry_after::parse_retry_after;
 use modhost_core::secret::Secret;
 
 pub use http_clients::{HttpClients, TenantHttpClients, client_builder, http_client};
+pub use lookups::{LookUp, TenantLookups};
 pub(super) use retry::Repeatability;
 pub(super) use streaming_response::StreamingResponse;
 

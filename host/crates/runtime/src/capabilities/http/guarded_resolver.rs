@@ -5,15 +5,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use reqwest::Client;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use tokio::sync::Semaphore;
 use url::Host;
 
 use super::failure::{Failure, HttpErrorCode};
@@ -21,22 +18,13 @@ use super::policy::HttpGrant;
 use modhost_core::address::AddressScope;
 use modhost_core::event::Name as TenantName;
 use modhost_core::sync::lock;
-use modhost_core::tenant_permits::TenantPermits;
-use modhost_platform::client_builder;
+use modhost_platform::{TenantLookups, client_builder};
 
 /// Maximum size of the headers of an answer over HTTP/2, in bytes.
 const MAX_HEADERS: u32 = 64 * 1024;
 
 /// Maximum number of idle connections per host.
 const MAX_IDLE_PER_HOST: usize = 4;
-
-/// Maximum number of concurrent DNS lookups per tenant.
-const MAX_LOOKUPS_PER_TENANT: usize = 8;
-
-/// Limits the concurrent DNS lookups of all tenants. A lookup occupies a blocking thread until it ends, even if nothing
-/// waits for it any more, and file operations use the same threads: tenants whose DNS servers don't respond must not
-/// occupy all of them.
-static LOOKUP_PERMITS: Semaphore = Semaphore::const_new(64);
 
 /// The HTTP clients of a module version, by tenant, each created on first use. Neither modules nor tenants share
 /// connections: none can see state that another left on a connection, or use up its streams.
@@ -46,7 +34,7 @@ pub(super) struct Clients(Mutex<HashMap<TenantName, Arc<TenantClients>>>);
 /// The clients of one tenant.
 pub(super) struct TenantClients {
     clients: [OnceLock<Client>; 4],
-    lookup_permits: Arc<Semaphore>,
+    lookups: TenantLookups,
 }
 
 impl Clients {
@@ -56,8 +44,7 @@ impl Clients {
         if let Some(clients) = clients.get(tenant) {
             return clients.clone();
         }
-        let created =
-            Arc::new(TenantClients { clients: Default::default(), lookup_permits: TENANT_LOOKUP_PERMITS.of(tenant) });
+        let created = Arc::new(TenantClients { clients: Default::default(), lookups: TenantLookups::of(tenant) });
         clients.insert(tenant.clone(), created.clone());
         created
     }
@@ -77,14 +64,11 @@ impl TenantClients {
         if let Some(client) = cell.get() {
             return Ok(client);
         }
-        let guard = Guard { private, permits: self.lookup_permits.clone(), look_up };
+        let guard = Guard { private, lookups: self.lookups.clone() };
         let client = client(guard, idle_per_host)?;
         Ok(cell.get_or_init(|| client))
     }
 }
-
-/// The permits for DNS lookups that all modules of a tenant share.
-static TENANT_LOOKUP_PERMITS: TenantPermits = TenantPermits::new(MAX_LOOKUPS_PER_TENANT);
 
 fn client(guard: Guard, idle_per_host: usize) -> Result<Client, Failure> {
     let builder = client_builder().map_err(|error| Failure::new(HttpErrorCode::Internal, error.to_string()))?;
@@ -115,37 +99,17 @@ pub(super) fn check_address(host: Option<Host<&str>>, private: bool) -> Result<(
     }
 }
 
-/// Resolves a name; tests replace it.
-type LookUp = fn(String) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
-
-fn look_up(name: String) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>> {
-    Box::pin(async move { Ok(tokio::net::lookup_host((name, 0)).await?.collect()) })
-}
-
 /// Resolves names for a client, and refuses addresses that are prohibited for it.
 struct Guard {
     private: bool,
-    permits: Arc<Semaphore>,
-    look_up: LookUp,
+    lookups: TenantLookups,
 }
 
 impl Resolve for Guard {
     fn resolve(&self, name: Name) -> Resolving {
-        let (name, private, look_up, permits) =
-            (name.as_str().to_owned(), self.private, self.look_up, self.permits.clone());
+        let (name, private, lookups) = (name.as_str().to_owned(), self.private, self.lookups.clone());
         Box::pin(async move {
-            let permits = (permits.acquire_owned().await, LOOKUP_PERMITS.acquire().await);
-            // A task of its own, so that the permits are released when the lookup ends, and not when the caller stops
-            // waiting.
-            let addresses = tokio::spawn({
-                let name = name.clone();
-                async move {
-                    let addresses = look_up(name).await;
-                    drop(permits);
-                    addresses
-                }
-            });
-            let addresses = addresses.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+            let addresses = lookups.look_up(name.clone()).await;
             let addresses = addresses.map_err(|error| Unresolved { name: name.clone(), error: Some(error) })?;
             if addresses.is_empty() {
                 return Err(Unresolved { name, error: None }.into());
@@ -200,14 +164,16 @@ impl std::error::Error for Unresolved {}
 
 #[cfg(test)]
 mod tests {
+    use std::future::Future;
+    use std::pin::Pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use futures::FutureExt;
+    use modhost_platform::LookUp;
 
     use super::*;
 
     fn guard(private: bool, look_up: LookUp) -> Guard {
-        Guard { private, permits: Arc::new(Semaphore::new(MAX_LOOKUPS_PER_TENANT)), look_up }
+        Guard { private, lookups: TenantLookups::by(look_up) }
     }
 
     async fn resolved(guard: &Guard, name: &str) -> Result<Vec<SocketAddr>, String> {
@@ -225,22 +191,6 @@ mod tests {
         let refused = resolved(&guard(false, one_of_two), "api.example.com").await.unwrap_err();
         assert_eq!(refused, "10.0.0.5, a private address");
         assert_eq!(resolved(&guard(true, one_of_two), "api.example.com").await.unwrap().len(), 2);
-    }
-
-    /// An abandoned lookup keeps its permit and its thread, so no further lookup starts.
-    #[tokio::test]
-    async fn lookups_without_response_occupy_few_threads() {
-        static ASKED: AtomicUsize = AtomicUsize::new(0);
-        let silent: LookUp = |_| {
-            ASKED.fetch_add(1, Ordering::SeqCst);
-            Box::pin(std::future::pending())
-        };
-        let guard = guard(false, silent);
-        for _ in 0..20 {
-            assert!(resolved(&guard, "silent.test").now_or_never().is_none());
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(ASKED.load(Ordering::SeqCst), MAX_LOOKUPS_PER_TENANT);
     }
 
     #[tokio::test]
