@@ -10,13 +10,14 @@ use bytes::Bytes;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::diagnostics::error_with_help;
+use super::diagnostics::{self, error_with_help};
 use super::event_file::{EventFile, parse_header};
 use super::help::examples;
 use super::{SettingsFile, format_table, output};
 use modhost_config::{Module, Settings, Source, SourceKind};
 use modhost_core::event::event_filter::{Candidate, EventFilter, Mismatch};
 use modhost_core::event::{Event, Name};
+use modhost_core::plural::counted;
 use modhost_core::sanitize::line;
 use modhost_server::resolved_config::{TenantsOfSources, reader};
 
@@ -95,8 +96,21 @@ pub fn run(args: RoutesArgs) -> anyhow::Result<ExitCode> {
 
 fn run_list(args: &ListArgs) -> anyhow::Result<ExitCode> {
     let settings = args.file.load()?;
+    warn_of_refused(&settings);
     output::print!("{}", if args.json { as_json(&settings)? } else { as_table(&settings) });
     Ok(ExitCode::SUCCESS)
+}
+
+/// Warns that included files with errors are missing.
+fn warn_of_refused(settings: &Settings) {
+    let refused: Vec<_> = settings.included.iter().filter(|file| file.refused.is_some()).collect();
+    if let Some(first) = refused.first() {
+        let files = counted(refused.len(), "included file is", "included files are");
+        diagnostics::warn(format_args!(
+            "{files} invalid and not shown, the first is {}; `modhost check` shows the errors",
+            first.path.display()
+        ));
+    }
 }
 
 fn as_table(settings: &Settings) -> String {
@@ -171,6 +185,7 @@ fn as_json(settings: &Settings) -> anyhow::Result<String> {
 
 fn run_test(args: &TestArgs) -> anyhow::Result<ExitCode> {
     let settings = args.file.load()?;
+    warn_of_refused(&settings);
     let event = read(args, &settings)?;
     let own_modules = settings.own_modules(&event.tenant);
     let candidate = Candidate::new(&event).with_own_modules(Some(&own_modules));

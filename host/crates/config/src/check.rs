@@ -245,13 +245,17 @@ pub(super) fn invalid_component(module: &Module, kind: NotRegular) -> ConfigErro
 pub(super) fn warnings(settings: &Settings) -> Vec<ConfigError> {
     let mut warnings = Vec::new();
     let file = settings.file.display();
-    if settings.modules.is_empty() {
+    // Included files may have them, even if they are refused now.
+    let is_alone = settings.include.is_empty();
+    if settings.modules.is_empty() && is_alone {
         let warning = ConfigError::new(format!("{file} has no [[module]]: events are accepted but never answered"));
         warnings.push(warning.advice("add a [[module]] with a name and a component"));
     }
     if settings.sources.is_empty() {
-        let warning = ConfigError::new(format!("{file} has no [[source]]: no events can arrive"));
-        warnings.push(warning.advice("add a [[source]] with name, path, scheme and secrets"));
+        if is_alone {
+            let warning = ConfigError::new(format!("{file} has no [[source]]: no events can arrive"));
+            warnings.push(warning.advice("add a [[source]] with name, path, scheme and secrets"));
+        }
         warnings.extend(components(settings));
         return warnings;
     }

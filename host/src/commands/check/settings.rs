@@ -122,7 +122,7 @@ impl Report {
         for RefusedFile { file, problems } in &self.refused_files {
             let effect = match *file == self.file {
                 true => "not all files that it includes are known",
-                false => "its tenant would not be changed",
+                false => "its tenant keeps the settings that the host accepted last, if any",
             };
             writeln!(out, "\n{BAD}refused{BAD:#}: {}: {effect}", file.display())?;
             for problem in problems {
