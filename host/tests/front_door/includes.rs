@@ -402,3 +402,19 @@ async fn module_of_a_tenant_has_versions_of_its_own() {
     host.logged(&["included settings file loaded", "tenant=\"beta\""]).await;
     assert_eq!(module_state(&host, "acme/Assistant").await["version"], version(&first));
 }
+
+/// The build command of a tenant's module runs in the folder of the tenant's file.
+#[tokio::test]
+async fn module_is_built_in_the_folder_of_its_file() {
+    let acme = Tenant {
+        component: "module.wasm".into(),
+        lines: "build = \"cp guest.wasm module.wasm\"",
+        ..Tenant::new("acme")
+    };
+    let folder = folder(&Settings::new(), &[&acme]);
+    fs::copy(component("test_guest"), folder.path().join("tenants/guest.wasm")).unwrap();
+    let built = modhost(folder.path(), "build", &["acme/Assistant"], &[]).await;
+    assert_eq!(built.code, 0, "{built:?}");
+    let host = Host::dev(folder).await;
+    assert_eq!(chat(&host, "acme/Assistant", "reply built").await.text(), "built");
+}
