@@ -136,7 +136,7 @@ struct Events {
 
 /// Sends events to all tenants in turn, one at a time.
 async fn events(host: &Host, tenants: u16) -> anyhow::Result<Events> {
-    let client = reqwest::Client::builder().build()?;
+    let client = modhost_platform::http_client()?;
     let mut times = Vec::new();
     let mut before = Duration::ZERO;
     for number in 0..WARM_UP + EVENTS {

@@ -347,6 +347,10 @@ fn run(command: Command) -> ExitCode {
 /// Runs a host. It never waits for its log or its output to be read.
 fn run_host(log: &LogArgs, command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     telemetry::start(&log.log_level, log.log_format).context("cannot start the log")?;
+    // Inherited by the threads that accept events and write the journal. They wait most of the time, and modules compute.
+    if let Err(error) = modhost_sandbox::shorten_time_slice() {
+        tracing::debug!(%error, "cannot shorten the time slice of the host's threads");
+    }
     output::start_host_output().context("cannot start the output")?;
     block_on(command)
 }

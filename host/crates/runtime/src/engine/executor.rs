@@ -7,7 +7,8 @@
 //! lowest virtual time (stride scheduling), and polls it once: until the guest waits for a call, ends, or yields at the
 //! next epoch. The virtual time of a tenant is the CPU time that its guests have used, divided by its weight. So while
 //! all have work, the tenants' shares are proportional to their weights, however many guests they have, and each gets
-//! all threads while the others are idle.
+//! all threads while the others are idle. A tenant that has used much less than one that runs doesn't wait: further
+//! threads, with a higher priority, run its guests at once, until it has caught up.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::Future;
@@ -47,9 +48,12 @@ pub(super) struct Executor {
 
 struct Shared {
     queues: Mutex<Queues>,
-    /// Notified when a guest can continue.
+    /// Notified when a guest can continue and a core is free.
     ready: Condvar,
-    threads: usize,
+    /// Notified when a guest can continue whose tenant is behind.
+    behind: Condvar,
+    /// The number of guests that run at a time, unless tenants are behind: one per core.
+    cores: usize,
     /// Makes running guests return to the executor soon.
     interrupt: Box<dyn Fn() + Send + Sync>,
 }
@@ -83,23 +87,27 @@ struct Tenant {
 }
 
 impl Executor {
-    /// Starts a pool with one thread per core. `interrupt` makes all running guests yield soon.
+    /// Starts a pool with two threads per core: one runs any guest; the other one, which has a higher priority, runs those
+    /// of tenants that are behind, and waits otherwise. `interrupt` makes all running guests yield soon.
     ///
     /// # Errors
     ///
     /// If the operating system refuses to start a thread.
     pub(super) fn start(interrupt: impl Fn() + Send + Sync + 'static) -> std::io::Result<Self> {
-        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let cores = thread::available_parallelism().map_or(1, usize::from);
         let shared = Arc::new(Shared {
             queues: Mutex::default(),
             ready: Condvar::new(),
-            threads,
+            behind: Condvar::new(),
+            cores,
             interrupt: Box::new(interrupt),
         });
         let executor = Self { shared };
-        for number in 0..threads {
+        for number in 0..cores {
             let shared = executor.shared.clone();
-            thread::Builder::new().name(format!("modhost-guest-{number}")).spawn(move || shared.work())?;
+            thread::Builder::new().name(format!("modhost-guest-{number}")).spawn(move || shared.run_any())?;
+            let shared = executor.shared.clone();
+            thread::Builder::new().name(format!("modhost-guest-{number}b")).spawn(move || shared.run_behind())?;
         }
         Ok(executor)
     }
@@ -136,6 +144,7 @@ impl Drop for Executor {
         let mut queues = lock(&self.shared.queues);
         queues.closed = true;
         self.shared.ready.notify_all();
+        self.shared.behind.notify_all();
         // Dropping a guest can wake other guests, which acquires the lock.
         let tenants = std::mem::take(&mut queues.tenants);
         drop(queues);
@@ -153,12 +162,15 @@ impl Shared {
             return drop(runnable);
         }
         let virtual_time = queues.push(tenant, meter, runnable);
-        if queues.running.len() < self.threads {
+        if queues.running.len() < self.cores {
             drop(guard);
             return self.ready.notify_one();
         }
-        // All threads run guests. If a tenant of a running guest has used more time than this tenant, all running
-        // guests are interrupted.
+        if queues.is_behind(virtual_time) {
+            self.behind.notify_one();
+        }
+        // All cores run guests. If a tenant of a running guest has used more time than this tenant, all running guests
+        // are interrupted.
         let at = Instant::now();
         let is_behind = queues.running.iter().any(|other| *other > virtual_time);
         let may_interrupt = queues.interrupted_at.is_none_or(|last| at.duration_since(last) >= MIN_SLICE);
@@ -169,16 +181,28 @@ impl Shared {
         }
     }
 
-    /// Runs guests until the executor is dropped.
-    fn work(&self) {
+    /// Runs guests of any tenant until the executor is dropped.
+    fn run_any(&self) {
         lower_priority();
+        let _ = modhost_sandbox::restore_time_slice(); // a shorter one only costs some switches
+        self.run_guests(&self.ready, |queues| queues.running.len() < self.cores);
+    }
+
+    /// Runs guests of tenants that are behind, until the executor is dropped.
+    fn run_behind(&self) {
+        self.run_guests(&self.behind, Queues::first_is_behind);
+    }
+
+    /// Runs the next guest whenever `may_run`. Waits for `ready` otherwise.
+    fn run_guests(&self, ready: &Condvar, may_run: impl Fn(&Queues) -> bool) {
         let mut queues = lock(&self.queues);
         loop {
             if queues.closed {
                 return;
             }
-            let Some((tenant, virtual_time, runnable)) = queues.next() else {
-                queues = self.ready.wait(queues).unwrap_or_else(std::sync::PoisonError::into_inner);
+            let next = if may_run(&queues) { queues.next() } else { None };
+            let Some((tenant, virtual_time, runnable)) = next else {
+                queues = ready.wait(queues).unwrap_or_else(std::sync::PoisonError::into_inner);
                 continue;
             };
             drop(queues);
@@ -188,6 +212,10 @@ impl Shared {
             let used = cpu_time::of_this_thread().saturating_sub(before);
             queues = lock(&self.queues);
             queues.charge(&tenant, virtual_time, used);
+            // This thread may wait now, although guests can continue.
+            if !queues.order.is_empty() && queues.running.len() < self.cores {
+                self.ready.notify_one();
+            }
         }
     }
 }
@@ -216,6 +244,17 @@ impl Queues {
         }
         state.ready.push_back((Instant::now(), runnable));
         state.virtual_time
+    }
+
+    /// Returns whether a tenant with this virtual time is behind that of a running guest, by so much that it need not wait
+    /// until a core is free.
+    fn is_behind(&self, virtual_time: Duration) -> bool {
+        let limit = virtual_time.saturating_add(MAX_LAG / 2);
+        self.running.iter().any(|running| *running >= limit)
+    }
+
+    fn first_is_behind(&self) -> bool {
+        self.order.first().is_some_and(|(virtual_time, _)| self.is_behind(*virtual_time))
     }
 
     /// Takes the next guest of the tenant that is furthest behind.
@@ -530,7 +569,7 @@ mod tests {
         let guest = executor.spawn(&tenant, meter(), async { panic!("the guest broke") });
         let panic = AssertUnwindSafe(guest).catch_unwind().await.unwrap_err();
         assert_eq!(panic.downcast_ref(), Some(&"the guest broke"));
-        for _ in 0..2 * executor.shared.threads {
+        for _ in 0..4 * executor.shared.cores {
             assert_eq!(executor.spawn(&tenant, meter(), async { 1 }).await, 1);
         }
     }

@@ -23,7 +23,7 @@ use std::path::Path;
 
 use super::InForce;
 
-pub(super) use sys::close_inherited_files;
+pub(super) use sys::{close_inherited_files, set_time_slice};
 
 /// Restricts the compile process.
 pub(super) fn confine_compiler() -> InForce {

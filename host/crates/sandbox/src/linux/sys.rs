@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::time::Duration;
 
 /// Closes all files but standard input, output and error.
 pub fn close_inherited_files() -> io::Result<()> {
@@ -71,4 +72,32 @@ pub fn drop_capabilities() -> io::Result<()> {
 
 fn succeeded(result: libc::c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sets the time slice of the calling thread, and of those that it starts later. None restores the kernel's own.
+pub fn set_time_slice(slice: Option<Duration>) -> io::Result<()> {
+    /// `struct sched_attr` of <linux/sched/types.h>, as of its first version.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Attributes {
+        size: u32,
+        policy: u32,
+        flags: u64,
+        nice: i32,
+        priority: u32,
+        runtime: u64,
+        deadline: u64,
+        period: u64,
+    }
+
+    const SIZE: u32 = size_of::<Attributes>() as u32;
+    let mut attributes = Attributes::default();
+    // SAFETY: the kernel writes at most SIZE bytes, which is the size of the structure that the pointer refers to.
+    let read = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, SIZE, 0) };
+    succeeded(read as libc::c_int)?;
+    attributes.size = SIZE;
+    attributes.runtime = slice.map_or(0, |slice| u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX));
+    // SAFETY: the kernel reads the SIZE bytes that `size` promises.
+    let set = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+    succeeded(set as libc::c_int)
 }

@@ -58,6 +58,7 @@ pub fn run(args: &ChildArgs) -> ExitCode {
             "the host starts this command to compile; to check a component, run `modhost check`\n".into(),
         );
     }
+    let _ = modhost_sandbox::restore_time_slice(); // inherited from the host; a shorter one only costs some switches
     if let Err(error) = modhost_sandbox::close_inherited_files() {
         return failed(PROCESS_FAILED, format!("it can't close the files that it inherited: {error}"));
     }
