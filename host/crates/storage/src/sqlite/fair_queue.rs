@@ -3,8 +3,13 @@
 //! This is deficit round robin (Shreedhar and Varghese, 1995): a tenant whose turn it is may write a number of bytes, and
 //! what it doesn't use counts for its next turn while it has jobs. So the jobs of a tenant wait for their own, and for a
 //! little of every other tenant's, however much the others have queued.
+//!
+//! That doesn't help against a tenant that keeps the disk busy: whatever is written next waits for a commit. So while
+//! several tenants write, each may write so many bytes per second on average; a tenant above that waits, and the disk is
+//! idle meanwhile. A tenant that writes alone may use all of the disk.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use modhost_core::event::Name;
 
@@ -13,6 +18,21 @@ const TURN_BYTES: usize = 64 * 1024;
 
 /// The bytes counted at least for a job: the pages that it changes.
 const MIN_JOB_BYTES: usize = 4 * 1024;
+
+/// The bytes that a tenant may write per second on average while others write, too.
+const BYTES_PER_SECOND: u64 = 8 << 20;
+
+/// The time whose worth of bytes a tenant may write at once.
+const BURST: Duration = Duration::from_millis(250);
+
+/// The longest time that a tenant waits for what it wrote while it was alone.
+const MAX_DEBT: Duration = Duration::from_secs(2);
+
+/// How long after a job of another tenant several tenants count as writing.
+const SHARED_FOR: Duration = Duration::from_secs(1);
+
+/// The number of tenants that are remembered without jobs, to know when they may write again.
+const MAX_REMEMBERED: usize = 1_000;
 
 /// The tenant of a job and the size of what it writes.
 #[derive(Clone, Debug)]
@@ -40,6 +60,23 @@ pub(super) struct FairQueue<J> {
     /// The tenants with jobs. It is the first one's turn.
     turns: VecDeque<Name>,
     len: usize,
+    /// When each tenant has paid for what it wrote, at [`BYTES_PER_SECOND`].
+    paid_until: HashMap<Name, Instant>,
+    /// The tenant of the job that was added last.
+    last_tenant: Option<Name>,
+    /// Until when several tenants count as writing.
+    shared_until: Option<Instant>,
+}
+
+/// The next job of a queue.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next<J> {
+    /// A job, and the bytes that are counted for it.
+    Job(usize, J),
+    /// All jobs belong to tenants that have to wait, at least for this long.
+    Wait(Duration),
+    /// There are no jobs.
+    Empty,
 }
 
 struct TenantQueue<J> {
@@ -50,7 +87,15 @@ struct TenantQueue<J> {
 
 impl<J> FairQueue<J> {
     pub(super) fn new() -> Self {
-        Self { host: VecDeque::new(), tenants: HashMap::new(), turns: VecDeque::new(), len: 0 }
+        Self {
+            host: VecDeque::new(),
+            tenants: HashMap::new(),
+            turns: VecDeque::new(),
+            len: 0,
+            paid_until: HashMap::new(),
+            last_tenant: None,
+            shared_until: None,
+        }
     }
 
     /// Returns the number of jobs.
@@ -59,9 +104,14 @@ impl<J> FairQueue<J> {
     }
 
     /// Adds a job.
-    pub(super) fn push(&mut self, class: JobClass, job: J) {
+    pub(super) fn push(&mut self, class: JobClass, job: J, now: Instant) {
         self.len += 1;
         let Some(tenant) = class.tenant else { return self.host.push_back(job) };
+        if self.last_tenant.as_ref() != Some(&tenant) {
+            if self.last_tenant.replace(tenant.clone()).is_some() {
+                self.shared_until = Some(now + SHARED_FOR);
+            }
+        }
         let queue = self.tenants.entry(tenant.clone()).or_insert_with(|| {
             self.turns.push_back(tenant);
             TenantQueue { jobs: VecDeque::new(), left: 0 }
@@ -69,35 +119,58 @@ impl<J> FairQueue<J> {
         queue.jobs.push_back((class.bytes.max(MIN_JOB_BYTES), job));
     }
 
-    /// Removes the next job. Also returns the bytes that are counted for it.
-    pub(super) fn pop(&mut self) -> Option<(usize, J)> {
+    /// Removes the next job. With `at_once`, no tenant has to wait.
+    pub(super) fn pop(&mut self, now: Instant, at_once: bool) -> Next<J> {
         if let Some(job) = self.host.pop_front() {
             self.len -= 1;
-            return Some((MIN_JOB_BYTES, job));
+            return Next::Job(MIN_JOB_BYTES, job);
         }
+        let is_shared = !at_once && self.shared_until.is_some_and(|until| now < until);
+        let (mut waiting, mut wait) = (0, Duration::MAX);
         loop {
-            let tenant = self.turns.front()?;
+            let Some(tenant) = self.turns.front() else { return Next::Empty };
             let Some(queue) = self.tenants.get_mut(tenant) else {
                 self.turns.pop_front();
                 continue;
             };
+            let debt = self.paid_until.get(tenant).map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
             match queue.jobs.front() {
-                Some((bytes, _)) if *bytes <= queue.left => queue.left -= bytes,
-                Some(_) => {
-                    queue.left += TURN_BYTES;
-                    self.turns.rotate_left(1);
-                    continue;
-                }
                 None => {
                     self.tenants.remove(tenant);
                     self.turns.pop_front();
-                    continue;
+                }
+                Some(_) if is_shared && debt > BURST => {
+                    (waiting, wait) = (waiting + 1, wait.min(debt - BURST));
+                    if waiting >= self.turns.len() {
+                        return Next::Wait(wait);
+                    }
+                    self.turns.rotate_left(1);
+                }
+                Some((bytes, _)) if *bytes <= queue.left => {
+                    queue.left -= bytes;
+                    let Some((bytes, job)) = queue.jobs.pop_front() else { continue };
+                    self.len -= 1;
+                    let tenant = tenant.clone();
+                    self.charge(tenant, bytes, now);
+                    return Next::Job(bytes, job);
+                }
+                Some(_) => {
+                    queue.left += TURN_BYTES;
+                    waiting = 0;
+                    self.turns.rotate_left(1);
                 }
             }
-            let next = queue.jobs.pop_front();
-            self.len -= usize::from(next.is_some());
-            return next;
         }
+    }
+
+    /// Counts what a tenant writes.
+    fn charge(&mut self, tenant: Name, bytes: usize, now: Instant) {
+        if self.paid_until.len() >= MAX_REMEMBERED {
+            self.paid_until.retain(|_, until| *until > now);
+        }
+        let until = self.paid_until.entry(tenant).or_insert(now);
+        let cost = Duration::from_nanos((bytes as u64).saturating_mul(1_000_000_000) / BYTES_PER_SECOND);
+        *until = ((*until).max(now) + cost).min(now + MAX_DEBT);
     }
 }
 
@@ -111,31 +184,64 @@ mod tests {
         JobClass::of_tenant(&tenant.into(), bytes)
     }
 
+    fn push(queue: &mut FairQueue<u32>, tenant: &str, bytes: usize, job: u32) {
+        queue.push(class(tenant, bytes), job, Instant::now());
+    }
+
+    /// Removes jobs, whatever their tenants have written.
     fn popped(queue: &mut FairQueue<u32>, count: usize) -> Vec<u32> {
-        (0..count).map_while(|_| queue.pop()).map(|(_, job)| job).collect()
+        let pop = |_| match queue.pop(Instant::now(), true) {
+            Next::Job(_, job) => Some(job),
+            _ => None,
+        };
+        (0..count).map_while(pop).collect()
     }
 
     #[test]
     fn small_jobs_overtake_large_ones_of_other_tenants() {
         let mut queue = FairQueue::new();
-        (0..10).for_each(|job| queue.push(class("busy", 1 << 20), job));
-        (100..110).for_each(|job| queue.push(class("quiet", 100), job));
+        (0..10).for_each(|job| push(&mut queue, "busy", 1 << 20, job));
+        (100..110).for_each(|job| push(&mut queue, "quiet", 100, job));
         assert_eq!(popped(&mut queue, 10), (100..110).collect::<Vec<_>>());
-        queue.push(JobClass::HOST, 200);
+        queue.push(JobClass::HOST, 200, Instant::now());
         assert_eq!(popped(&mut queue, 20), [200, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
-        assert_eq!((queue.len(), queue.pop()), (0, None));
+        assert_eq!((queue.len(), queue.pop(Instant::now(), false)), (0, Next::Empty));
     }
 
     #[test]
     fn equal_jobs_take_turns() {
         let mut queue = FairQueue::new();
         for job in 0..100 {
-            queue.push(class("one", TURN_BYTES / 2), job);
-            queue.push(class("two", TURN_BYTES / 2), 100 + job);
+            push(&mut queue, "one", TURN_BYTES / 2, job);
+            push(&mut queue, "two", TURN_BYTES / 2, 100 + job);
         }
         let first: Vec<u32> = popped(&mut queue, 100);
         let of_one = first.iter().filter(|job| **job < 100).count();
         assert!((48..=52).contains(&of_one), "{of_one} of 100 are of one tenant");
+    }
+
+    #[test]
+    fn tenant_waits_for_what_it_wrote_only_while_others_write() {
+        let (mut queue, start) = (FairQueue::new(), Instant::now());
+        const LARGE: usize = 4 << 20;
+        let large = |queue: &mut FairQueue<u32>, now| {
+            queue.push(class("busy", LARGE), 0, now);
+            queue.pop(now, false)
+        };
+        for _ in 0..10 {
+            assert_eq!(large(&mut queue, start), Next::Job(LARGE, 0), "it is alone");
+        }
+        queue.push(class("quiet", 0), 1, start);
+        assert_eq!(queue.pop(start, false), Next::Job(MIN_JOB_BYTES, 1));
+        assert_eq!(large(&mut queue, start), Next::Wait(MAX_DEBT - BURST), "it wrote 40 MiB");
+        queue.push(class("quiet", 0), 2, start);
+        assert_eq!(queue.pop(start, false), Next::Job(MIN_JOB_BYTES, 2));
+        assert_eq!(queue.pop(start, true), Next::Job(LARGE, 0), "when the queue is closed");
+        // Nobody else has written for a second.
+        let later = start + SHARED_FOR;
+        queue.push(class("busy", LARGE), 3, later);
+        queue.push(class("busy", LARGE), 4, later);
+        assert_eq!(queue.pop(later + SHARED_FOR, false), Next::Job(LARGE, 3));
     }
 
     proptest! {
@@ -146,14 +252,14 @@ mod tests {
             let mut queue = FairQueue::new();
             for (number, (tenant, bytes)) in jobs.iter().enumerate() {
                 let tenant = ["one", "two", "three"][*tenant];
-                queue.push(class(tenant, *bytes), number);
+                queue.push(class(tenant, *bytes), number, Instant::now());
             }
             let mut waiting = [0; 3];
             jobs.iter().for_each(|(tenant, _)| waiting[*tenant] += 1);
             let (mut last, mut written) = ([None; 3], [0_usize; 3]);
             for _ in 0..jobs.len() {
                 let all_wait = waiting.iter().all(|count| *count > 0);
-                let (bytes, number) = queue.pop().expect("a job is missing");
+                let Next::Job(bytes, number) = queue.pop(Instant::now(), true) else { panic!("a job is missing") };
                 let (tenant, _) = jobs[number];
                 prop_assert!(last[tenant] < Some(number));
                 last[tenant] = Some(number);
@@ -164,7 +270,7 @@ mod tests {
                     prop_assert!(most - least <= 200_000 + 2 * TURN_BYTES, "{written:?}");
                 }
             }
-            prop_assert!(queue.pop().is_none());
+            prop_assert_eq!(queue.pop(Instant::now(), true), Next::Empty);
         }
     }
 }

@@ -11,7 +11,7 @@ use rusqlite::wal::CheckpointMode;
 use rusqlite::{CachedStatement, Connection};
 use tokio::sync::{mpsc, oneshot};
 
-use super::fair_queue::{FairQueue, JobClass};
+use super::fair_queue::{FairQueue, JobClass, Next};
 use super::health::Health;
 use super::{Database, Mark};
 use crate::error::StorageError;
@@ -271,12 +271,15 @@ impl<S: WriteStore> Writer<S> {
         let (reply, answer) = oneshot::channel();
         let job = Box::new(AskJob { class, work, answer: None, reply });
         self.commands()?.send(Command::Do(job)).await.map_err(|_| self.database.closed())?;
+        self.wake();
         answer.await.map_err(|_| self.database.closed())?
     }
 
     /// Queues a job without waiting.
     pub(crate) fn submit(&self, job: Box<dyn Job<S>>) -> Result<(), StorageError> {
-        self.commands()?.try_send(Command::Do(job)).map_err(|error| match error {
+        let sent = self.commands()?.try_send(Command::Do(job));
+        self.wake();
+        sent.map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => StorageError::full(
                 self.database.name(),
                 format!("{} changes are already waiting to be written; try again later", self.limits.queued),
@@ -302,7 +305,15 @@ impl<S: WriteStore> Writer<S> {
     pub(crate) async fn close(&self) -> Result<(), StorageError> {
         let (reply, closed) = oneshot::channel();
         self.commands()?.send(Command::Close(reply)).await.map_err(|_| self.database.closed())?;
+        self.wake();
         closed.await.map_err(|_| self.database.closed())?
+    }
+
+    /// Wakes the thread if it waits because of what tenants have written.
+    fn wake(&self) {
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
     }
 
     fn commands(&self) -> Result<&mpsc::Sender<Command<S>>, StorageError> {
@@ -314,6 +325,7 @@ impl<S: WriteStore> Drop for Writer<S> {
     /// Waits until the queued jobs are done, because another process may open the files only then.
     fn drop(&mut self) {
         self.commands = None;
+        self.wake();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join(); // also ends if the thread panicked
         }
@@ -339,20 +351,33 @@ impl<S: WriteStore> Thread<S> {
     fn run(mut self, mut inbox: mpsc::Receiver<Command<S>>) {
         loop {
             self.receive(&mut inbox);
-            if let Some((bytes, job)) = self.queue.pop() {
-                self.run_batch(bytes, job, &mut inbox);
-                self.store.after_batch();
-            } else if let Some(reply) = self.closing.take() {
-                let _ = reply.send(self.store.close());
-                return;
-            } else {
-                let Some(command) = inbox.blocking_recv() else { break };
-                self.accept(command);
+            match self.pop(&inbox) {
+                Next::Job(bytes, job) => {
+                    self.run_batch(bytes, job, &mut inbox);
+                    self.store.after_batch();
+                }
+                // A new job ends the wait.
+                Next::Wait(wait) => std::thread::park_timeout(wait),
+                Next::Empty => match self.closing.take() {
+                    Some(reply) => {
+                        let _ = reply.send(self.store.close());
+                        return;
+                    }
+                    None => match inbox.blocking_recv() {
+                        Some(command) => self.accept(command),
+                        None => break,
+                    },
+                },
             }
         }
         if let Err(error) = self.store.close() {
             tracing::debug!(%error, "cannot close a database; no data is lost");
         }
+    }
+
+    /// Takes the next job. Nobody has to wait once the handle is closed or dropped.
+    fn pop(&mut self, inbox: &mpsc::Receiver<Command<S>>) -> Next<BoxedJob<S>> {
+        self.queue.pop(Instant::now(), self.closing.is_some() || inbox.is_closed())
     }
 
     /// Queues the jobs that were sent, unless as many wait already as the channel holds.
@@ -365,7 +390,7 @@ impl<S: WriteStore> Thread<S> {
 
     fn accept(&mut self, command: Command<S>) {
         match command {
-            Command::Do(job) => self.queue.push(job.class(), job),
+            Command::Do(job) => self.queue.push(job.class(), job, Instant::now()),
             Command::Note(change) => change(&mut self.store),
             Command::Close(reply) => self.closing = Some(reply),
         }
@@ -409,7 +434,7 @@ impl<S: WriteStore> Thread<S> {
                 return Ok(());
             }
             self.receive(inbox);
-            let Some((size, job)) = self.queue.pop() else { return Ok(()) };
+            let Next::Job(size, job) = self.pop(inbox) else { return Ok(()) };
             bytes += size;
             self.batch.push((job, None));
         }
