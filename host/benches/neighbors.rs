@@ -1,7 +1,8 @@
 //! Measures what hostile tenants cost the others on the same host: how long a quiet tenant's event takes to its
 //! acknowledgement and to its reply, without an attack, beside each attack, and beside all of them.
 //!
-//! `cargo bench --bench neighbors` takes about two minutes. Each attack has a tenant of its own, with a valid secret, and
+//! `cargo bench --bench neighbors` takes about five minutes. Each scene has a host of its own, because attacks leave work
+//! behind. Each attack has a tenant of its own, with a valid secret, and
 //! the hostile tenants share a module. Everything runs on one machine, so the load generator and the platform take CPU time as well.
 
 #[path = "end_to_end/figures.rs"]
@@ -83,14 +84,24 @@ struct Row {
 struct Platform(Arc<Mutex<HashMap<String, Instant>>>);
 
 fn main() -> anyhow::Result<()> {
+    // The load generator and the platform stand for other machines, which don't wait for the guests' time slices.
+    modhost_sandbox::shorten_time_slice()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let guest = build_guest()?;
-    let folder = tempfile::tempdir()?;
     let platform = Platform::default();
     let api = runtime.block_on(platform.clone().serve())?;
-    let host = Host::start(folder.path(), &guest, api)?;
     let client = modhost_platform::http_client()?;
-    let load = Load { client, webhook: host.webhook.clone(), platform, number: Arc::default() };
+    let number = Arc::<AtomicU64>::default();
+    let measure = |attacks: &[&'static Attack]| {
+        let folder = tempfile::tempdir()?;
+        let host = Host::start(folder.path(), &guest, api)?;
+        let (client, platform, number) = (client.clone(), platform.clone(), number.clone());
+        let load = Load { client, webhook: host.webhook.clone(), platform, number };
+        runtime.block_on(async {
+            load.warm_up().await?;
+            load.measure(attacks).await
+        })
+    };
 
     let scenes: Vec<(&str, Vec<&'static Attack>)> = [("quiet", Vec::new())]
         .into_iter()
@@ -98,11 +109,10 @@ fn main() -> anyhow::Result<()> {
         .chain([("all at once", ATTACKS.iter().collect())])
         .collect();
     let mut rows: Vec<Row> = scenes.iter().map(|_| Row::default()).collect();
-    runtime.block_on(load.measure(&[]))?; // warm-up
     for _ in 0..ROUNDS {
         let mut quiet = [f64::NAN; 4];
         for (row, (name, attacks)) in rows.iter_mut().zip(&scenes) {
-            let mut times = runtime.block_on(load.measure(attacks)).with_context(|| (*name).to_owned())?;
+            let mut times = measure(attacks).with_context(|| (*name).to_owned())?;
             row.events += times.replied.len();
             let figures = [
                 percentile(&mut times.acknowledged, 50),
@@ -167,11 +177,20 @@ impl Load {
             times.replied.extend(of_tenant.replied);
         }
         stop.cancel();
-        // What the attacks left behind runs out before the next scene.
-        if !attacks.is_empty() {
-            sleep(RUN_UP * 3).await;
-        }
         Ok(times)
+    }
+
+    /// Waits until the modules have come up, and the host has answered some events.
+    async fn warm_up(&self) -> anyhow::Result<()> {
+        for tenant in 0..QUIET {
+            let started = Instant::now();
+            let message = self.post(&format!("quiet-{tenant}"), "Quiet", "reply hello").await?;
+            while self.platform.replied(&message).is_none() {
+                ensure!(started.elapsed() < PATIENCE, "the host answers no event within {PATIENCE:?}");
+                sleep(Duration::from_millis(1)).await;
+            }
+        }
+        Ok(())
     }
 
     /// Sends the events of one quiet tenant.

@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+"""Draws the tables of docs/benchmarks.md as docs/images/*.svg.
+
+    pip install -r host/benches/plots/requirements.txt
+    host/benches/plots/plot.py
+"""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("svg")
+matplotlib.rcParams.update({"svg.hashsalt": "modhost", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
+import matplotlib.pyplot as plt  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[3]
+IMAGES = ROOT / "docs/images"
+
+
+def table(first_heading):
+    """The rows of the table whose first column has this heading, as lists of cells."""
+    lines = (ROOT / "docs/benchmarks.md").read_text().splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith(f"| {first_heading} |"))
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            return rows
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+def save(figure, name):
+    IMAGES.mkdir(exist_ok=True)
+    figure.tight_layout()
+    figure.savefig(IMAGES / name, metadata={"Date": None})
+
+
+def neighbors():
+    rows = table("beside it")
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True)
+    places = range(len(rows))
+    for axis, title, p50, p99 in ((axes[0], "acknowledgement", 2, 3), (axes[1], "reply", 5, 6)):
+        axis.barh([place + 0.2 for place in places], [float(row[p50]) for row in rows], 0.38, label="p50", color="#4878a8")
+        axis.barh([place - 0.2 for place in places], [float(row[p99]) for row in rows], 0.38, label="p99", color="#d88c3a")
+        axis.set_yticks(list(places), [row[0] for row in rows])
+        axis.set_xlabel(f"{title}, ms")
+    axes[0].invert_yaxis()
+    axes[1].legend(frameon=False)
+    save(figure, "neighbors.svg")
+
+
+def tenants():
+    rows = table("tenants")
+    counts = [int(row[0].replace(",", "")) for row in rows]
+    figure, axes = plt.subplots(1, 4, figsize=(9, 2.4))
+    for axis, column, label in zip(axes, (1, 2, 3, 5), ("start, ms", "memory, MiB", "reload, ms", "CPU per event, µs")):
+        axis.plot(counts, [float(row[column].replace(",", "")) for row in rows], marker="o", color="#4878a8")
+        axis.set_xscale("log")
+        axis.set_ylim(bottom=0)
+        axis.set_xlabel("tenants")
+        axis.set_title(label, fontsize=9)
+    save(figure, "tenants.svg")
+
+
+neighbors()
+tenants()
