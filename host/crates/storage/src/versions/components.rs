@@ -29,6 +29,9 @@ pub(super) struct Known {
     pub(super) must_keep: bool,
 }
 
+/// The files of components, with their sizes in bytes.
+pub(super) type Files = HashMap<ContentHash, (PathBuf, u64)>;
+
 /// The folder of components.
 pub(super) struct Components {
     folder: PathBuf,
@@ -90,11 +93,9 @@ impl Components {
         Ok(true)
     }
 
-    /// Removes the components that have no version in the record and, beyond the limits, those of the versions recorded
-    /// longest ago. `known` is ordered newest first. `new` was just written and is kept even if it is not in the record
-    /// yet.
-    pub(super) fn purge(&self, new: ContentHash, known: Vec<Known>) -> io::Result<()> {
-        let mut files: HashMap<ContentHash, (PathBuf, u64)> = HashMap::new();
+    /// Returns the files of the kept components, with their sizes in bytes.
+    pub(super) fn files(&self) -> io::Result<Files> {
+        let mut files = HashMap::new();
         for file in fs::read_dir(&self.folder)? {
             let file = file?;
             let name = file.file_name();
@@ -102,11 +103,23 @@ impl Components {
                 name.to_str().and_then(|name| name.strip_suffix(EXTENSION)).and_then(|name| name.strip_suffix('.'));
             // Other files are not components, or are being written.
             if let Some(hash) = digits.and_then(ContentHash::from_hex) {
-                files.insert(hash, (file.path(), file.metadata()?.len()));
+                match file.metadata() {
+                    Ok(metadata) => drop(files.insert(hash, (file.path(), metadata.len()))),
+                    // `get` has removed a damaged one.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
+        Ok(files)
+    }
+
+    /// Removes those of `files` that have no version in the record and, beyond the limits, those of the versions recorded
+    /// longest ago. `known` is ordered newest first. Those in `unrecorded` were just written and are kept even if they
+    /// are not in the record yet.
+    pub(super) fn purge(&self, files: Files, unrecorded: &HashSet<ContentHash>, known: Vec<Known>) -> io::Result<()> {
         let stay: HashSet<ContentHash> =
-            known.iter().filter(|it| it.must_keep).map(|it| it.hash).chain([new]).collect();
+            known.iter().filter(|it| it.must_keep).map(|it| it.hash).chain(unrecorded.iter().copied()).collect();
         let size = |hash: &ContentHash| files.get(hash).map_or(0, |(_, length)| *length);
         let mut bytes: u64 = stay.iter().map(size).sum();
         let (mut wanted, mut of_module) = (stay.clone(), HashMap::<Name, usize>::new());
@@ -119,7 +132,11 @@ impl Components {
             }
         }
         for (_, (path, _)) in files.into_iter().filter(|(hash, _)| !wanted.contains(hash)) {
-            fs::remove_file(path)?;
+            match fs::remove_file(path) {
+                // `get` has removed a damaged one.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -158,7 +175,7 @@ mod tests {
     fn keeps_the_latest_components_of_each_module() {
         let (_folder, components) = with(Keep { of_module: 2, bytes: 1 << 20 }, 0..6);
         let list = vec![known("a", 5, true), known("a", 4, false), known("b", 3, true), known("a", 2, false)];
-        components.purge(hash(5), list).unwrap();
+        components.purge(components.files().unwrap(), &HashSet::from([hash(5)]), list).unwrap();
         assert_eq!(kept_numbers(&components, 0..6), [3, 4, 5], "2 exceeds the limit, 0 and 1 have no version");
     }
 
@@ -166,7 +183,7 @@ mod tests {
     fn keeps_serving_components_whatever_their_size() {
         let (_folder, components) = with(Keep { of_module: 9, bytes: 250 }, 0..6);
         let list = (0..6).rev().map(|number| known("a", number, number == 0 || number == 5)).collect();
-        components.purge(hash(5), list).unwrap();
+        components.purge(components.files().unwrap(), &HashSet::from([hash(5)]), list).unwrap();
         assert_eq!(kept_numbers(&components, 0..6), [0, 5]);
     }
 

@@ -13,8 +13,9 @@ mod schema;
 mod tables;
 mod types;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use components::Components;
@@ -46,6 +47,12 @@ struct Inner {
     /// The state of each module: a cache of the file, so that routing an event does not read the file.
     module_states: Mutex<HashMap<Name, ModuleState>>,
     components: Components,
+    /// The components that were written and are not in the record yet.
+    unrecorded: Mutex<HashSet<ContentHash>>,
+    /// The number of components that were written since the start.
+    written: AtomicU64,
+    /// How many of them the last purge has seen. Locked while a purge runs.
+    purged: tokio::sync::Mutex<u64>,
 }
 
 /// Accepts the loss of the changes that are missing from the record in a directory. Returns a description of them;
@@ -83,6 +90,9 @@ impl Versions {
                 connection: Mutex::new(connection),
                 module_states: Mutex::new(module_states),
                 components,
+                unrecorded: Mutex::default(),
+                written: AtomicU64::new(0),
+                purged: tokio::sync::Mutex::new(0),
                 database,
             })))
         });
@@ -124,6 +134,10 @@ impl Versions {
             });
             let state = written.map_err(|error| inner.database.explain(&error))?;
             lock(&inner.module_states).insert(module, state);
+            let mut unrecorded = lock(&inner.unrecorded);
+            for hash in facts.iter().filter_map(Fact::hash) {
+                unrecorded.remove(&hash);
+            }
             Ok(())
         })
         .await
@@ -153,16 +167,41 @@ impl Versions {
     ///
     /// If the component cannot be written.
     pub async fn keep(&self, hash: ContentHash, bytes: Arc<[u8]>) -> Result<()> {
+        let number = self.blocking(move |inner| {
+            if !inner.components.has(hash) {
+                // Before it is written: a purge for another component must not remove it.
+                lock(&inner.unrecorded).insert(hash);
+            }
+            let written = inner.components.put(hash, &bytes);
+            let written = written.map_err(|error| inner.database.directory_error(&error))?;
+            Ok(written.then(|| inner.written.fetch_add(1, Ordering::SeqCst) + 1))
+        });
+        match number.await? {
+            Some(number) => self.purge(number).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Purges the components, unless a purge since the one with this number was written has done so: many modules may come
+    /// up at once.
+    async fn purge(&self, number: u64) -> Result<()> {
+        let mut purged = self.0.purged.lock().await;
+        if *purged >= number {
+            return Ok(());
+        }
+        let written = self.0.written.load(Ordering::SeqCst);
         self.blocking(move |inner| {
             let io = |error: std::io::Error| inner.database.directory_error(&error);
-            if inner.components.put(hash, &bytes).map_err(io)? {
-                let known = tables::kept_for(&lock(&inner.connection));
-                let known = known.map_err(|error| inner.database.explain(&error))?;
-                inner.components.purge(hash, known).map_err(io)?;
-            }
-            Ok(())
+            // In this order, each component in the list is unrecorded or in the record, whatever happens meanwhile.
+            let files = inner.components.files().map_err(io)?;
+            let unrecorded = lock(&inner.unrecorded).clone();
+            let known = tables::kept_for(&lock(&inner.connection));
+            let known = known.map_err(|error| inner.database.explain(&error))?;
+            inner.components.purge(files, &unrecorded, known).map_err(io)
         })
-        .await
+        .await?;
+        *purged = written;
+        Ok(())
     }
 
     /// Returns the bytes of a kept component; `None` if it is not kept or its file was changed.
@@ -174,5 +213,34 @@ impl Versions {
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> Result<T> + Send + 'static) -> Result<T> {
         let inner = self.0.clone();
         tokio::task::spawn_blocking(move || work(&inner)).await.map_err(|error| self.0.database.task_failed(&error))?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Many modules come up at once: each component is written before its version is recorded, while others are purged.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn keeps_the_components_of_modules_that_come_up_together() {
+        let directory = tempfile::tempdir().unwrap();
+        let keep = Keep { of_module: 2, bytes: 1 << 20 };
+        let versions = Versions::open(directory.path().to_owned(), keep).await.unwrap();
+        let hash = |number: u16| ContentHash::of(&number.to_be_bytes());
+        let come_up = |number: u16| {
+            let versions = versions.clone();
+            tokio::spawn(async move {
+                versions.keep(hash(number), Arc::from(number.to_be_bytes())).await?;
+                let serves = Fact::Serves { hash: hash(number), origin: Origin::File, by: None };
+                versions.note(&Name::from(format!("module-{number}").as_str()), vec![serves]).await
+            })
+        };
+        for coming_up in (0..200).map(come_up).collect::<Vec<_>>() {
+            coming_up.await.unwrap().unwrap();
+        }
+        for number in 0..200 {
+            assert!(versions.component(hash(number)).await.is_some(), "the component of module-{number} is gone");
+        }
+        assert!(lock(&versions.0.unrecorded).is_empty());
     }
 }

@@ -208,3 +208,17 @@ pub enum Fact {
     /// The module's deliveries are paused, or resumed.
     Paused(Option<OperatorAction>),
 }
+
+impl Fact {
+    /// Returns the version that the fact puts on record, if any.
+    pub(super) fn hash(&self) -> Option<ContentHash> {
+        match self {
+            Self::Serves { hash, .. } | Self::CanaryStarted { hash } | Self::Refused { hash, .. } => Some(*hash),
+            Self::Progress { .. }
+            | Self::CanaryEnded { .. }
+            | Self::Pinned(_)
+            | Self::HeldBack(_)
+            | Self::Paused(_) => None,
+        }
+    }
+}
