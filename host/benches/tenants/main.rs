@@ -49,8 +49,9 @@ fn main() -> anyhow::Result<()> {
     let mut of_one = None;
     for tenants in TENANTS {
         let folder = tempfile::tempdir()?;
-        write_settings(folder.path(), tenants, &guest)?;
+        write_settings(folder.path(), 1, &guest)?;
         drop(Host::start(Mode::Serve, folder.path())?); // compiles the first component
+        write_settings(folder.path(), tenants, &guest)?;
         host::copy_cache_entry(folder.path(), tenants)?;
         let host = Host::start(Mode::Serve, folder.path())?;
         ensure!(host.compiled <= 1, "{} components were compiled again", host.compiled);
@@ -71,7 +72,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn write_settings(folder: &Path, tenants: u16, guest: &[u8]) -> anyhow::Result<()> {
-    std::fs::create_dir(folder.join("tenants"))?;
+    std::fs::create_dir_all(folder.join("tenants"))?;
     std::fs::write(folder.join("modules.toml"), "include = [\"tenants/*.toml\"]\n")?;
     let mut secrets = String::new();
     for number in 0..tenants {
