@@ -125,7 +125,7 @@ fn reload(host: &Host, folder: &Path, tenants: u16) -> anyhow::Result<f64> {
         host.wait_for("included settings file loaded")?;
         times.push(started.elapsed().as_secs_f64() * 1000.0);
     }
-    Ok(median(times.into_iter()))
+    Ok(median(times))
 }
 
 struct Events {

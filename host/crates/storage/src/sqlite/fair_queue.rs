@@ -107,10 +107,8 @@ impl<J> FairQueue<J> {
     pub(super) fn push(&mut self, class: JobClass, job: J, now: Instant) {
         self.len += 1;
         let Some(tenant) = class.tenant else { return self.host.push_back(job) };
-        if self.last_tenant.as_ref() != Some(&tenant) {
-            if self.last_tenant.replace(tenant.clone()).is_some() {
-                self.shared_until = Some(now + SHARED_FOR);
-            }
+        if self.last_tenant.as_ref() != Some(&tenant) && self.last_tenant.replace(tenant.clone()).is_some() {
+            self.shared_until = Some(now + SHARED_FOR);
         }
         let queue = self.tenants.entry(tenant.clone()).or_insert_with(|| {
             self.turns.push_back(tenant);
