@@ -56,6 +56,7 @@ def tenants():
     for axis, column, label in zip(axes, (1, 2, 3, 5), ("start, ms", "memory, MiB", "reload, ms", "CPU per event, µs")):
         axis.plot(counts, [float(row[column].replace(",", "")) for row in rows], marker="o", color="#4878a8")
         axis.set_xscale("log")
+        axis.margins(y=0.1)
         axis.set_ylim(bottom=0)
         axis.set_xlabel("tenants")
         axis.set_title(label, fontsize=9)
