@@ -38,6 +38,7 @@ use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::limits::LimitReached;
 use modhost_core::plural::counted;
 use modhost_core::sync::lock;
+use modhost_core::tenant_permits::TenantPermits;
 use modhost_storage::journal::{Details, Journal, JournalError, Recorded, Retention, recorded_bytes};
 use modhost_storage::keyvalue::KeyValue;
 pub use modules::{Modules, Runner};
@@ -55,6 +56,9 @@ const CLEANUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of events accepted concurrently; further ones wait. An event whose client has disconnected counts
 /// too.
 const MAX_ACCEPTING: usize = 1024;
+
+/// The same for one tenant. Otherwise one that sends many events at once would delay those of all others.
+const MAX_ACCEPTING_PER_TENANT: usize = 256;
 
 /// Maximum number of concurrent admin operations.
 const MAX_OPERATIONS: usize = 64;
@@ -98,6 +102,7 @@ struct Inner {
     suspects: Semaphore,
     reservations: Reservations,
     accepting: Arc<Semaphore>,
+    accepting_of: TenantPermits,
     operations: Arc<Semaphore>,
     failures: Failures,
     /// The number of calls that were repeated because their outcome was unknown.
@@ -236,6 +241,7 @@ impl Dispatcher {
             settings,
             reservations: Reservations::default(),
             accepting: Arc::new(Semaphore::new(MAX_ACCEPTING)),
+            accepting_of: TenantPermits::new(MAX_ACCEPTING_PER_TENANT),
             operations: Arc::new(Semaphore::new(MAX_OPERATIONS)),
             failures: Failures::default(),
             routes: ArcSwap::default(),
@@ -297,12 +303,13 @@ impl Dispatcher {
         then: impl FnOnce(&Result<Accepted, Refused>) + Send + 'static,
     ) -> Result<Accepted, Refused> {
         // Dropping the future here leaves nothing behind: accepting has not started.
+        let of_tenant = self.0.accepting_of.acquire(&event.tenant).await;
         let permit = self.0.accepting.clone().acquire_owned().await.map_err(|_| Refused::Stopping)?;
         let inner = self.0.clone();
         let accepting = self.0.tasks.spawn(async move {
             let accepted = inner.accept(event).await;
             then(&accepted);
-            drop(permit);
+            drop((permit, of_tenant));
             accepted
         });
         accepting.await.unwrap_or(Err(Refused::Panicked))

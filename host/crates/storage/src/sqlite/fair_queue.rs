@@ -5,8 +5,9 @@
 //! little of every other tenant's, however much the others have queued.
 //!
 //! That doesn't help against a tenant that keeps the disk busy: whatever is written next waits for a commit. So while
-//! several tenants write, each may write so many bytes per second on average; a tenant above that waits, and the disk is
-//! idle meanwhile. A tenant that writes alone may use all of the disk.
+//! several tenants write, the modules of each may write so many bytes per second on average; those above that wait, and the
+//! disk is idle meanwhile. A tenant that writes alone may use all of the disk. Events have turns of their own and don't
+//! wait: a client waits for them, and holds memory that clients of all tenants share.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ const TURN_BYTES: usize = 64 * 1024;
 /// The bytes counted at least for a job: the pages that it changes.
 const MIN_JOB_BYTES: usize = 4 * 1024;
 
-/// The bytes that a tenant may write per second on average while others write, too.
+/// The bytes that a tenant's modules may write per second on average while others write, too.
 const BYTES_PER_SECOND: u64 = 8 << 20;
 
 /// The time whose worth of bytes a tenant may write at once.
@@ -34,33 +35,46 @@ const SHARED_FOR: Duration = Duration::from_secs(1);
 /// The number of tenants that are remembered without jobs, to know when they may write again.
 const MAX_REMEMBERED: usize = 1_000;
 
-/// The tenant of a job and the size of what it writes.
+/// Who causes a job, and the size of what it writes.
 #[derive(Clone, Debug)]
 pub(crate) struct JobClass {
-    /// The tenant. Jobs without one are the host's own, and come first: others wait for their results, and they are few.
-    pub(crate) tenant: Option<Name>,
+    /// None: the host. Its jobs come first: others wait for their results, and they are few.
+    cause: Option<Cause>,
     /// The size in bytes.
-    pub(crate) bytes: usize,
+    bytes: usize,
+}
+
+/// Who causes a job of a tenant. Jobs of the same cause leave in the order in which they were added.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Cause {
+    tenant: Name,
+    /// Whether a module causes it; otherwise an event.
+    is_module: bool,
 }
 
 impl JobClass {
     /// The class of the host's own jobs.
-    pub(crate) const HOST: Self = Self { tenant: None, bytes: 0 };
+    pub(crate) const HOST: Self = Self { cause: None, bytes: 0 };
 
-    /// Returns the class of a tenant's jobs of this size.
-    pub(crate) fn of_tenant(tenant: &Name, bytes: usize) -> Self {
-        Self { tenant: Some(tenant.clone()), bytes }
+    /// Returns the class of jobs of this size that a tenant's events cause.
+    pub(crate) fn of_event(tenant: &Name, bytes: usize) -> Self {
+        Self { cause: Some(Cause { tenant: tenant.clone(), is_module: false }), bytes }
+    }
+
+    /// Returns the class of jobs of this size that a tenant's modules cause.
+    pub(crate) fn of_module(tenant: &Name, bytes: usize) -> Self {
+        Self { cause: Some(Cause { tenant: tenant.clone(), is_module: true }), bytes }
     }
 }
 
-/// Jobs that wait. Those of one tenant, and those of the host, leave in the order in which they were added.
+/// Jobs that wait. Those of one cause leave in the order in which they were added.
 pub(super) struct FairQueue<J> {
     host: VecDeque<J>,
-    tenants: HashMap<Name, TenantQueue<J>>,
-    /// The tenants with jobs. It is the first one's turn.
-    turns: VecDeque<Name>,
+    causes: HashMap<Cause, CauseQueue<J>>,
+    /// The causes with jobs. It is the first one's turn.
+    turns: VecDeque<Cause>,
     len: usize,
-    /// When each tenant has paid for what it wrote, at [`BYTES_PER_SECOND`].
+    /// When the modules of each tenant have paid for what they wrote, at [`BYTES_PER_SECOND`].
     paid_until: HashMap<Name, Instant>,
     /// The tenant of the job that was added last.
     last_tenant: Option<Name>,
@@ -79,9 +93,9 @@ pub(super) enum Next<J> {
     Empty,
 }
 
-struct TenantQueue<J> {
+struct CauseQueue<J> {
     jobs: VecDeque<(usize, J)>,
-    /// The bytes that the tenant may still write in this turn.
+    /// The bytes that may still be written in this turn.
     left: usize,
 }
 
@@ -89,7 +103,7 @@ impl<J> FairQueue<J> {
     pub(super) fn new() -> Self {
         Self {
             host: VecDeque::new(),
-            tenants: HashMap::new(),
+            causes: HashMap::new(),
             turns: VecDeque::new(),
             len: 0,
             paid_until: HashMap::new(),
@@ -106,13 +120,14 @@ impl<J> FairQueue<J> {
     /// Adds a job.
     pub(super) fn push(&mut self, class: JobClass, job: J, now: Instant) {
         self.len += 1;
-        let Some(tenant) = class.tenant else { return self.host.push_back(job) };
-        if self.last_tenant.as_ref() != Some(&tenant) && self.last_tenant.replace(tenant.clone()).is_some() {
+        let Some(cause) = class.cause else { return self.host.push_back(job) };
+        let is_other = self.last_tenant.as_ref() != Some(&cause.tenant);
+        if is_other && self.last_tenant.replace(cause.tenant.clone()).is_some() {
             self.shared_until = Some(now + SHARED_FOR);
         }
-        let queue = self.tenants.entry(tenant.clone()).or_insert_with(|| {
-            self.turns.push_back(tenant);
-            TenantQueue { jobs: VecDeque::new(), left: 0 }
+        let queue = self.causes.entry(cause.clone()).or_insert_with(|| {
+            self.turns.push_back(cause);
+            CauseQueue { jobs: VecDeque::new(), left: 0 }
         });
         queue.jobs.push_back((class.bytes.max(MIN_JOB_BYTES), job));
     }
@@ -126,18 +141,19 @@ impl<J> FairQueue<J> {
         let is_shared = !at_once && self.shared_until.is_some_and(|until| now < until);
         let (mut waiting, mut wait) = (0, Duration::MAX);
         loop {
-            let Some(tenant) = self.turns.front() else { return Next::Empty };
-            let Some(queue) = self.tenants.get_mut(tenant) else {
+            let Some(cause) = self.turns.front() else { return Next::Empty };
+            let Some(queue) = self.causes.get_mut(cause) else {
                 self.turns.pop_front();
                 continue;
             };
-            let debt = self.paid_until.get(tenant).map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+            let paid_until = self.paid_until.get(&cause.tenant).filter(|_| is_shared && cause.is_module);
+            let debt = paid_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
             match queue.jobs.front() {
                 None => {
-                    self.tenants.remove(tenant);
+                    self.causes.remove(cause);
                     self.turns.pop_front();
                 }
-                Some(_) if is_shared && debt > BURST => {
+                Some(_) if debt > BURST => {
                     (waiting, wait) = (waiting + 1, wait.min(debt - BURST));
                     if waiting >= self.turns.len() {
                         return Next::Wait(wait);
@@ -148,8 +164,10 @@ impl<J> FairQueue<J> {
                     queue.left -= bytes;
                     let Some((bytes, job)) = queue.jobs.pop_front() else { continue };
                     self.len -= 1;
-                    let tenant = tenant.clone();
-                    self.charge(tenant, bytes, now);
+                    if cause.is_module {
+                        let tenant = cause.tenant.clone();
+                        self.charge(tenant, bytes, now);
+                    }
                     return Next::Job(bytes, job);
                 }
                 Some(_) => {
@@ -161,7 +179,7 @@ impl<J> FairQueue<J> {
         }
     }
 
-    /// Counts what a tenant writes.
+    /// Counts what the modules of a tenant write.
     fn charge(&mut self, tenant: Name, bytes: usize, now: Instant) {
         if self.paid_until.len() >= MAX_REMEMBERED {
             self.paid_until.retain(|_, until| *until > now);
@@ -179,7 +197,7 @@ mod tests {
     use super::*;
 
     fn class(tenant: &str, bytes: usize) -> JobClass {
-        JobClass::of_tenant(&tenant.into(), bytes)
+        JobClass::of_module(&tenant.into(), bytes)
     }
 
     fn push(queue: &mut FairQueue<u32>, tenant: &str, bytes: usize, job: u32) {
@@ -234,6 +252,8 @@ mod tests {
         assert_eq!(large(&mut queue, start), Next::Wait(MAX_DEBT - BURST), "it wrote 40 MiB");
         queue.push(class("quiet", 0), 2, start);
         assert_eq!(queue.pop(start, false), Next::Job(MIN_JOB_BYTES, 2));
+        queue.push(JobClass::of_event(&"busy".into(), LARGE), 5, start);
+        assert_eq!(queue.pop(start, false), Next::Job(LARGE, 5), "events don't wait");
         assert_eq!(queue.pop(start, true), Next::Job(LARGE, 0), "when the queue is closed");
         // Nobody else has written for a second.
         let later = start + SHARED_FOR;

@@ -262,7 +262,7 @@ impl<S: WriteStore> Writer<S> {
         self.ask_in(JobClass::HOST, work).await
     }
 
-    /// Runs work as [`Writer::ask`] does, when it is the turn of its tenant.
+    /// Runs work as [`Writer::ask`] does, when it is the turn of its class.
     pub(crate) async fn ask_in<T: Send + 'static>(
         &self,
         class: JobClass,

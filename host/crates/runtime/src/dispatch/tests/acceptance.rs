@@ -163,9 +163,9 @@ async fn releases_everything_of_client_that_disconnects_while_queued() {
         _ => Pass::Go,
     })));
     let of = |number| client(&host, event(&format!("evt_{number}"), "Echo"), &Arc::default());
-    let clients: Vec<_> = (0..super::super::MAX_ACCEPTING).map(of).collect();
-    host.until("all events to be recorded", || lock(&held).len() == super::super::MAX_ACCEPTING).await;
-    let queued = of(super::super::MAX_ACCEPTING);
+    let clients: Vec<_> = (0..super::super::MAX_ACCEPTING_PER_TENANT).map(of).collect();
+    host.until("all events to be recorded", || lock(&held).len() == super::super::MAX_ACCEPTING_PER_TENANT).await;
+    let queued = of(super::super::MAX_ACCEPTING_PER_TENANT);
     host.settle().await;
     queued.abort();
     assert!(queued.await.unwrap_err().is_cancelled());
@@ -178,7 +178,41 @@ async fn releases_everything_of_client_that_disconnects_while_queued() {
         client.await.unwrap().unwrap();
     }
     host.until("all deliveries to end", || host.journal.backlog(&"acme".into()) == Backlog::default()).await;
-    assert_eq!(host.modules.history().len(), super::super::MAX_ACCEPTING);
+    assert_eq!(host.modules.history().len(), super::super::MAX_ACCEPTING_PER_TENANT);
     host.settle().await;
     host.assert_idle(&["acme"]);
+}
+
+/// A tenant sends more events at once than are accepted concurrently, and none can be recorded yet.
+#[tokio::test]
+async fn many_events_of_a_tenant_at_once_delay_no_other() {
+    let tenants = ["acme", "other"].map(|name| TenantSetup { name, concurrency: 16, max_deliveries: 10_000 });
+    let host = TestHost::of(Setup { max_deliveries: 10_000, tenants: tenants.into(), ..Setup::default() }).await;
+    host.modules.end_automatically("Echo", answered());
+    let held = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let holding = held.clone();
+    host.journal.decide_by(Some(Box::new(move |op, point, _| match (op, point) {
+        (Op::Record, Point::Before) => {
+            let (release, go_on) = tokio::sync::oneshot::channel();
+            lock(&holding).push(release);
+            Pass::Wait(go_on)
+        }
+        _ => Pass::Go,
+    })));
+    let of = |tenant, number| client(&host, message(tenant, &format!("evt_{number}"), "Echo", "chat"), &Arc::default());
+    let mut clients: Vec<_> = (0..2 * super::super::MAX_ACCEPTING).map(|number| of("acme", number)).collect();
+    host.settle().await;
+    assert_eq!(lock(&held).len(), super::super::MAX_ACCEPTING_PER_TENANT);
+    clients.push(of("other", 0));
+    host.until("the other tenant's event to be recorded", || {
+        lock(&held).len() > super::super::MAX_ACCEPTING_PER_TENANT
+    })
+    .await;
+    host.journal.decide_by(None);
+    for release in std::mem::take(&mut *lock(&held)) {
+        release.send(true).unwrap();
+    }
+    for client in clients {
+        client.await.unwrap().unwrap();
+    }
 }

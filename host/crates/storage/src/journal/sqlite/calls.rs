@@ -139,7 +139,7 @@ impl Drop for CallJob {
 
 impl Job<Store> for CallJob {
     fn class(&self) -> JobClass {
-        JobClass::of_tenant(&self.lease.tenant, self.bytes)
+        JobClass::of_module(&self.lease.tenant, self.bytes)
     }
 
     fn run(&mut self, store: &mut Store) -> std::result::Result<(), Fault> {

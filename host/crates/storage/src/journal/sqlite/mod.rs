@@ -120,7 +120,7 @@ impl Sqlite {
 impl Journal for Sqlite {
     async fn record(&self, event: Arc<Event>, deliveries: Vec<NewDelivery>) -> Result<Recorded> {
         let now = self.now();
-        let class = JobClass::of_tenant(&event.tenant, event.raw().len());
+        let class = JobClass::of_event(&event.tenant, event.raw().len());
         self.writer.ask_in(class, move |store| Ok(store.record(&event, &deliveries, now)?)).await
     }
 
@@ -161,7 +161,7 @@ impl Journal for Sqlite {
 
     async fn unclaim(&self, lease: &Lease) -> Result<bool> {
         let (lease, now) = (lease.clone(), self.now());
-        let class = JobClass::of_tenant(&lease.tenant, 0);
+        let class = JobClass::of_module(&lease.tenant, 0);
         self.writer.ask_in(class, move |store| Ok(store.unclaim(&lease, now)?)).await
     }
 
@@ -171,7 +171,7 @@ impl Journal for Sqlite {
         })?;
         let (lease, now) = (lease.clone(), self.clock.now());
         // Behind the calls of the attempt, which are queued for the same tenant.
-        let class = JobClass::of_tenant(&lease.tenant, log.len());
+        let class = JobClass::of_module(&lease.tenant, log.len());
         self.writer.ask_in(class, move |store| store.complete_attempt(&lease, &report, &log, &next, now)).await
     }
 

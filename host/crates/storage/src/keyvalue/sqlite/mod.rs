@@ -70,7 +70,7 @@ impl KeyValue for Sqlite {
     async fn change(&self, bucket: &Bucket, change: Change, quota: Limit, idempotency_key: &str) -> Result<Changed> {
         let (bucket, idempotency_key, at) = (bucket.clone(), idempotency_key.to_owned(), to_millis(SystemTime::now()));
         let request = ChangeRequest { bucket, change, quota, idempotency_key, at };
-        let class = JobClass::of_tenant(&request.bucket.space.tenant, request.change.bytes());
+        let class = JobClass::of_module(&request.bucket.space.tenant, request.change.bytes());
         self.writer.ask_in(class, move |store| store.change(&request)).await
     }
 
