@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("svg")
-matplotlib.rcParams.update({"svg.hashsalt": "modhost", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
+matplotlib.rcParams.update({"svg.hashsalt": "modhost", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
 import matplotlib.pyplot as plt  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -56,6 +56,7 @@ def tenants():
     for axis, column, label in zip(axes, (1, 2, 3, 5), ("start, ms", "memory, MiB", "reload, ms", "CPU per event, µs")):
         axis.plot(counts, [float(row[column].replace(",", "")) for row in rows], marker="o", color="#4878a8")
         axis.set_xscale("log")
+        axis.minorticks_off()
         axis.margins(y=0.1)
         axis.set_ylim(bottom=0)
         axis.set_xlabel("tenants")

@@ -20,45 +20,23 @@ const COMPONENT_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Reports all contradictions between parts. A value that could not be read was reported before; an empty name stands
 /// in for it and is skipped here.
 pub(super) fn check(document: &Document<'_>, parts: &Parts) {
-    check_unique_names(
-        document,
-        "[[source]]",
-        parts.sources.iter().map(|it| (it.part.name.as_str(), &it.name, &it.part.location)),
-    );
+    check_sources_and_modules(document, parts);
     check_unique_names(
         document,
         "[[tenant]]",
         parts.tenants.iter().map(|it| (it.part.name.as_str(), &it.name, &it.part.location)),
     );
-    check_unique_names(
-        document,
-        "[[module]]",
-        parts.modules.iter().map(|it| (it.part.name.as_str(), &it.name, &it.part.location)),
-    );
-    check_unique_paths(document, &parts.sources);
     check_unique_companies(document, &parts.tenants);
     check_tenant_names(document, parts);
     check_source_names(document, parts);
     check_has_tenant(document, parts);
     check_any_company(document, parts);
-    check_unverified(document, parts);
     event_socket::check(document, parts);
 }
 
 /// Checks an included file by itself and against the settings of modules.toml, and gives its parts their full names.
 pub(super) fn check_included(document: &Document<'_>, parts: &mut Parts, top: &Settings) {
-    check_unique_names(
-        document,
-        "[[source]]",
-        parts.sources.iter().map(|it| (it.part.name.as_str(), &it.name, &it.part.location)),
-    );
-    check_unique_names(
-        document,
-        "[[module]]",
-        parts.modules.iter().map(|it| (it.part.name.as_str(), &it.name, &it.part.location)),
-    );
-    check_unique_paths(document, &parts.sources);
-    check_unverified(document, parts);
+    check_sources_and_modules(document, parts);
     // An event socket needs its tenant, which is clear in this file even if the source doesn't name it.
     let reported = document.has_errors();
     if let ([tenant], false) = (parts.tenants.as_slice(), reported) {
@@ -70,6 +48,22 @@ pub(super) fn check_included(document: &Document<'_>, parts: &mut Parts, top: &S
     }
     event_socket::check(document, parts);
     include::scope(document, parts, top);
+}
+
+/// Reports contradictions between the sources and modules of one file.
+fn check_sources_and_modules(document: &Document<'_>, parts: &Parts) {
+    check_unique_names(
+        document,
+        "[[source]]",
+        parts.sources.iter().map(|it| (it.part.name.as_str(), &it.name, &it.part.location)),
+    );
+    check_unique_names(
+        document,
+        "[[module]]",
+        parts.modules.iter().map(|it| (it.part.name.as_str(), &it.name, &it.part.location)),
+    );
+    check_unique_paths(document, &parts.sources);
+    check_unverified(document, parts);
 }
 
 /// Reports parts of one kind that share a name.

@@ -48,7 +48,7 @@ fn rate(value: &Value<'_>) -> Option<u32> {
     let bytes = value.size()?;
     let rate = u32::try_from(bytes);
     if rate.is_err() {
-        value.reject("`log_rate` is too large", r#"write at most "4095MiB", which is per second"#);
+        value.reject("`log_rate` is too large", r#"write a size per second of at most "4095MiB""#);
     }
     rate.ok()
 }
