@@ -95,7 +95,7 @@ async fn guest_receives_each_chunk_before_the_next_is_sent() {
         "stream": true,
         "stream_options": { "include_usage": true },
     });
-    assert_eq!(line.body().await, expected);
+    assert_eq!(line.body(), expected);
     line.begin().await;
     let mut shown_text = String::new();
     for piece in ["Once", " upon", " a time", "…"] {
@@ -299,7 +299,7 @@ async fn dev_forwards_the_stream_of_a_model() {
     let host = settings.start().await;
     let chat = say(&host.platform, "Test", "stream-some 1 Tell me.|reply").await;
     let mut line = model.accept().await;
-    assert_eq!(line.body().await["model"], "own-model");
+    assert_eq!(line.body()["model"], "own-model");
     line.begin().await;
     line.send_chunk("Once").await;
     line.closed().await;
