@@ -17,8 +17,11 @@ use modhost_core::event::Name;
 /// The bytes that a tenant may write per turn.
 const TURN_BYTES: usize = 64 * 1024;
 
-/// The bytes counted at least for a job: the pages that it changes.
+/// The bytes counted at least for a job in a turn: the pages that it changes.
 const MIN_JOB_BYTES: usize = 4 * 1024;
+
+/// The bytes counted for a job besides what it writes, at [`BYTES_PER_SECOND`]: most jobs share pages and a commit.
+const JOB_OVERHEAD: usize = 512;
 
 /// The bytes that a tenant's modules may write per second on average while others write, too.
 const BYTES_PER_SECOND: u64 = 8 << 20;
@@ -120,7 +123,8 @@ impl<J> FairQueue<J> {
     /// Adds a job.
     pub(super) fn push(&mut self, class: JobClass, job: J, now: Instant) {
         self.len += 1;
-        let Some(cause) = class.cause else { return self.host.push_back(job) };
+        let JobClass { cause, bytes } = class;
+        let Some(cause) = cause else { return self.host.push_back(job) };
         let is_other = self.last_tenant.as_ref() != Some(&cause.tenant);
         if is_other && self.last_tenant.replace(cause.tenant.clone()).is_some() {
             self.shared_until = Some(now + SHARED_FOR);
@@ -129,7 +133,7 @@ impl<J> FairQueue<J> {
             self.turns.push_back(cause);
             CauseQueue { jobs: VecDeque::new(), left: 0 }
         });
-        queue.jobs.push_back((class.bytes.max(MIN_JOB_BYTES), job));
+        queue.jobs.push_back((bytes, job));
     }
 
     /// Removes the next job. With `at_once`, no tenant has to wait.
@@ -160,15 +164,15 @@ impl<J> FairQueue<J> {
                     }
                     self.turns.rotate_left(1);
                 }
-                Some((bytes, _)) if *bytes <= queue.left => {
-                    queue.left -= bytes;
+                Some((bytes, _)) if (*bytes).max(MIN_JOB_BYTES) <= queue.left => {
                     let Some((bytes, job)) = queue.jobs.pop_front() else { continue };
+                    queue.left -= bytes.max(MIN_JOB_BYTES);
                     self.len -= 1;
                     if cause.is_module {
                         let tenant = cause.tenant.clone();
-                        self.charge(tenant, bytes, now);
+                        self.charge(tenant, bytes.saturating_add(JOB_OVERHEAD), now);
                     }
-                    return Next::Job(bytes, job);
+                    return Next::Job(bytes.max(MIN_JOB_BYTES), job);
                 }
                 Some(_) => {
                     queue.left += TURN_BYTES;
@@ -260,6 +264,15 @@ mod tests {
         queue.push(class("busy", LARGE), 3, later);
         queue.push(class("busy", LARGE), 4, later);
         assert_eq!(queue.pop(later + SHARED_FOR, false), Next::Job(LARGE, 3));
+    }
+
+    #[test]
+    fn tenant_with_many_small_jobs_does_not_wait() {
+        let (mut queue, now) = (FairQueue::new(), Instant::now());
+        (0..2_000).for_each(|job| queue.push(class("busy", 200), job, now));
+        queue.push(class("quiet", 200), 2_000, now);
+        let left = (0..=2_000).filter(|_| matches!(queue.pop(now, false), Next::Job(..))).count();
+        assert_eq!(left, 2_001);
     }
 
     proptest! {

@@ -39,6 +39,14 @@ pub(super) enum Change {
 }
 
 impl Change {
+    /// Returns the size of what it writes, in bytes.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Write(call) => call.arguments.len() + call.answer.as_ref().map_or(0, Vec::len),
+            Self::Forget(_) => 0,
+        }
+    }
+
     /// Returns the number of the first call that it changes.
     fn number(&self) -> u32 {
         match self {
@@ -80,15 +88,13 @@ impl PendingBytes {
         change: Change,
         done: oneshot::Sender<Result<()>>,
     ) -> std::result::Result<CallJob, StorageError> {
-        let (bytes, hash) = match &change {
-            Change::Write(call) => {
-                let answer = call.answer.as_deref().unwrap_or_default();
-                let hash = (answer.len() > MIN_LARGE_ANSWER).then(|| Sha256::digest(answer).into());
-                (call.arguments.len() + answer.len(), hash)
+        let hash = match &change {
+            Change::Write(Call { answer: Some(answer), .. }) if answer.len() > MIN_LARGE_ANSWER => {
+                Some(Sha256::digest(answer).into())
             }
-            Change::Forget(_) => (0, None),
+            _ => None,
         };
-        let bytes = bytes.max(MIN_PENDING_BYTES);
+        let bytes = change.bytes().max(MIN_PENDING_BYTES);
         self.add(&lease.tenant, bytes)?;
         Ok(CallJob { lease: lease.clone(), change, hash, bytes, pending: self.clone(), done: Some(done) })
     }
@@ -139,7 +145,7 @@ impl Drop for CallJob {
 
 impl Job<Store> for CallJob {
     fn class(&self) -> JobClass {
-        JobClass::of_module(&self.lease.tenant, self.bytes)
+        JobClass::of_module(&self.lease.tenant, self.change.bytes())
     }
 
     fn run(&mut self, store: &mut Store) -> std::result::Result<(), Fault> {
