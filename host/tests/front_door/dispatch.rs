@@ -335,7 +335,7 @@ impl Dispatch {
         })
         .await;
         let (id, module) = (DeliveryId::new(event, &module.into()), Name::from(module));
-        let new = NewDelivery { id: id.clone(), module, ordered_chat: None };
+        let new = NewDelivery { id: id.clone(), module, ordered_chat: None, lease: None };
         self.journal.inner.record(Arc::new(event.clone()), vec![new]).await.unwrap();
         id
     }

@@ -4,6 +4,7 @@
 // The print macros panic if the stream cannot be written, and block if nobody reads it; see `output.rs` in `modhost`.
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
+pub mod cluster;
 pub mod error;
 pub mod event_sink;
 pub mod journal;

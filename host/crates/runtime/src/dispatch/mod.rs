@@ -451,7 +451,7 @@ impl Inner {
         drop(reserved);
         let accepted = match recorded? {
             Recorded::Duplicate => Accepted::Duplicate,
-            Recorded::New => Accepted::Deliveries(ids),
+            Recorded::New { .. } => Accepted::Deliveries(ids),
         };
         // Also for a duplicate: the task that recorded the event may not have woken its lanes yet.
         self.woken(lanes);

@@ -237,6 +237,7 @@ impl Routes {
                 id: DeliveryId::new(event, &route.module),
                 module: route.module.clone(),
                 ordered_chat: event.chat_id().filter(|_| route.ordered_by_chat).map(str::to_owned),
+                lease: None,
             })
             .collect()
     }

@@ -11,7 +11,7 @@ use super::usage::{
 };
 use super::{
     Attempt, AttemptReport, Backlog, Call, Change, Claim, Claimed, CommitHandle, Details, Disposition, Due, Filter,
-    Heartbeat, Journal, JournalError, Lane, Lease, NewDelivery, Recorded, Result, Retention, State, Summary,
+    Heartbeat, Journal, JournalError, Lane, Lease, NewDelivery, NewLease, Recorded, Result, Retention, State, Summary,
     TenantUsage, Totals,
 };
 use crate::error::StorageError;
@@ -455,10 +455,12 @@ impl Tables {
         if count > 0 {
             self.add_usage(&event.tenant, Part::Unfinished, recorded_bytes(event, count).cast_signed());
         }
-        for NewDelivery { id, module, ordered_chat: chat } in deliveries {
+        let mut leases = Vec::new();
+        for NewDelivery { id, module, ordered_chat: chat, lease: wanted } in deliveries {
             let lane = (event.tenant.clone(), module);
+            let blocked = self.chat_is_busy(&lane, chat.as_ref());
             let row = Row {
-                blocked: self.chat_is_busy(&lane, chat.as_ref()),
+                blocked,
                 id: id.clone(),
                 event: event.clone(),
                 received_at: now,
@@ -483,8 +485,13 @@ impl Tables {
             self.seqs.insert(id, seq);
             self.rows.insert(seq, row);
             self.index(seq);
+            if let Some(NewLease { owner, duration }) = wanted.filter(|_| !blocked) {
+                let until = now.saturating_add(whole_millis(duration));
+                self.lease(seq, &owner, until, now);
+                leases.extend(self.rows.get(&seq).map(|row| lease(row, owner)));
+            }
         }
-        Ok(Recorded::New)
+        Ok(Recorded::New { at: from_millis(now), leases })
     }
 
     fn lanes(&self) -> Vec<Lane> {
@@ -526,10 +533,7 @@ impl Tables {
         let due = self.lanes.get(&lane).map(|lane| lane.due(now, claim.limit)).unwrap_or_default();
         let until = now.saturating_add(whole_millis(claim.lease));
         for seq in &due {
-            self.transition(*seq, State::Running, now, None, |row| {
-                row.attempt += 1;
-                row.lease = Some((claim.owner.clone(), until));
-            });
+            self.lease(*seq, &claim.owner, until, now);
         }
         let claimed = due.iter().filter_map(|seq| self.rows.get(seq)).map(|row| Claimed {
             lease: lease(row, claim.owner.clone()),
@@ -542,6 +546,14 @@ impl Tables {
             interrupted: row.interrupted(),
         });
         claimed.collect()
+    }
+
+    /// Leases a waiting delivery for its next attempt.
+    fn lease(&mut self, seq: u64, owner: &Arc<str>, until: i64, now: i64) {
+        self.transition(seq, State::Running, now, None, |row| {
+            row.attempt += 1;
+            row.lease = Some((owner.clone(), until));
+        });
     }
 
     fn next_due(&self, now: i64) -> Option<Duration> {

@@ -47,15 +47,15 @@ pub enum JournalError {
 /// that makes the change (fencing): if the delivery is no longer leased to that attempt of that owner, the engine
 /// changes nothing and returns [`JournalError::LeaseLost`].
 ///
-/// Owners are not registered: an engine accepts any name. Operations for hosts to join, leave and discover each other
-/// will be added with the first engine that several hosts share.
+/// Owners join a [`Cluster`](crate::cluster::Cluster). An engine that one host uses accepts any name.
 #[async_trait]
 pub trait Journal: Send + Sync + 'static {
     // ---- events
 
     /// Records an event with its deliveries, durably and in one transaction. An event whose tenant, source and id are
     /// known is a duplicate and not recorded again, even if its deliveries ended long ago, as long as its id is kept.
-    /// Of an event without deliveries, the engine stores only the id.
+    /// Of an event without deliveries, the engine stores only the id. A delivery with a [`NewDelivery::lease`] is leased
+    /// in the same transaction, as [`Journal::claim`] would, so that a host that can run it at once need not claim it.
     async fn record(&self, event: Arc<Event>, deliveries: Vec<NewDelivery>) -> Result<Recorded>;
 
     // ---- dispatch
@@ -92,7 +92,8 @@ pub trait Journal: Send + Sync + 'static {
     /// and keeps its position in the queue. Returns whether the lease was still held.
     async fn unclaim(&self, lease: &Lease) -> Result<bool>;
 
-    /// Completes an attempt: records its report and the next state of the delivery.
+    /// Completes an attempt: records its report and the next state of the delivery. Nobody waits for it but the caller, so
+    /// an engine may delay the write by a few milliseconds, to share the commit of another operation.
     ///
     /// # Errors
     ///

@@ -18,15 +18,39 @@ pub struct NewDelivery {
     pub module: Name,
     /// The chat, if the module's deliveries in a chat run one at a time, in the order they were recorded.
     pub ordered_chat: Option<String>,
+    /// The lease of its first attempt, if the delivery is to be leased as it is recorded. It waits nevertheless if an
+    /// unfinished delivery of its chat comes first.
+    pub lease: Option<NewLease>,
+}
+
+/// A lease to take as a delivery is recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewLease {
+    /// The owner: one running host.
+    pub owner: Arc<str>,
+    /// How long the lease lasts unless a heartbeat extends it.
+    pub duration: Duration,
 }
 
 /// The result of recording an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Recorded {
     /// The event was recorded.
-    New,
+    New {
+        /// When, by the engine's clock.
+        at: SystemTime,
+        /// The leases of the deliveries that were leased as they were recorded, in the order of the deliveries.
+        leases: Vec<Lease>,
+    },
     /// The event was recorded before; nothing was written.
     Duplicate,
+}
+
+impl Recorded {
+    /// Returns whether the event was recorded by this operation.
+    pub fn is_new(&self) -> bool {
+        matches!(self, Self::New { .. })
+    }
 }
 
 /// The deliveries of one tenant to one module.

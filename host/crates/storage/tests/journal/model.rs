@@ -8,7 +8,7 @@ use modhost_core::clock::ManualClock;
 use modhost_core::event::{DeliveryId, Event};
 use modhost_storage::journal::{
     AttemptReport, Backlog, Call, Claim, Disposition, Filter, Heartbeat, Journal, JournalError, Lease, Memory,
-    NewDelivery, Recorded, Retention, State, TenantLimits, TenantUsage,
+    NewDelivery, NewLease, Recorded, Retention, State, TenantLimits, TenantUsage,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -39,6 +39,8 @@ enum Step {
         tenant: usize,
         modules: [bool; 2],
         chat: Option<u8>,
+        /// The owner that leases the deliveries as they are recorded.
+        by: Option<u8>,
     },
     Redeliver(Index),
     /// Records an event of the other tenant with the same id.
@@ -74,8 +76,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Ending::Dropped),
     ];
     prop_oneof![
-        8 => (0..2_usize, any::<[bool; 2]>(), proptest::option::weighted(0.7, 0..2_u8))
-            .prop_map(|(tenant, modules, chat)| Step::Record { tenant, modules, chat }),
+        8 => (0..2_usize, any::<[bool; 2]>(), proptest::option::weighted(0.7, 0..2_u8), proptest::option::of(0..2_u8))
+            .prop_map(|(tenant, modules, chat, by)| Step::Record { tenant, modules, chat, by }),
         1 => index().prop_map(Step::Redeliver),
         1 => index().prop_map(Step::SameId),
         8 => (0..4_usize, 0..4_u32, 0..2_u8).prop_map(|(lane, limit, owner)| Step::Claim { lane, limit, owner }),
@@ -177,11 +179,12 @@ impl Model {
         }
     }
 
-    fn record(&mut self, event: &Arc<Event>, new: &[NewDelivery], chat: Option<u8>) -> Recorded {
+    fn record(&mut self, event: &Arc<Event>, new: &[NewDelivery], chat: Option<u8>, by: Option<u8>) -> Recorded {
         if self.known.contains_key(&key(event)) {
             return Recorded::Duplicate;
         }
         self.known.insert(key(event), self.now);
+        let mut leases = Vec::new();
         for new in new {
             let lane = lane(event.tenant.as_str(), new.module.as_str());
             let delivery = Delivery {
@@ -200,9 +203,15 @@ impl Model {
                 changed: self.now,
                 calls: BTreeMap::new(),
             };
+            let blocked = delivery.blocked;
             self.deliveries.push((new.id.clone(), delivery));
+            if let Some(by) = by.filter(|_| !blocked) {
+                self.lease(&new.id, by);
+                let (delivery, tenant) = (new.id.clone(), event.tenant.clone());
+                leases.push(Lease { delivery, tenant, owner: owner(by), attempt: 1 });
+            }
         }
-        Recorded::New
+        Recorded::New { at: at(self.now), leases }
     }
 
     /// Returns the deliveries of a lane that can be claimed, longest waiting first.
@@ -226,14 +235,18 @@ impl Model {
         due.iter().filter_map(since).min().map(at)
     }
 
+    fn lease(&mut self, id: &DeliveryId, by: u8) {
+        let until = self.now + 500;
+        self.enter(id, State::Running);
+        let it = self.of(id);
+        it.attempt += 1;
+        it.lease = Some((owner(by), until));
+    }
+
     fn claim(&mut self, lane: usize, limit: u32, by: u8) -> Vec<(DeliveryId, [u32; 4])> {
-        let now = self.now;
         let taken: Vec<DeliveryId> = self.due(lane).into_iter().take(limit as usize).collect();
         for id in &taken {
-            self.enter(id, State::Running);
-            let it = self.of(id);
-            it.attempt += 1;
-            it.lease = Some((owner(by), now + 500));
+            self.lease(id, by);
         }
         taken
             .into_iter()
@@ -385,19 +398,19 @@ impl Run {
 
     async fn take(&mut self, step: &Step) {
         match step {
-            Step::Record { tenant, modules, chat } => {
+            Step::Record { tenant, modules, chat, by } => {
                 let event = event_of(TENANTS[*tenant], &format!("evt_{}", self.model.events.len()));
                 self.model.events.push(Arc::clone(&event));
-                self.record(&event, *modules, *chat).await;
+                self.record(&event, *modules, *chat, *by).await;
             }
             Step::Redeliver(which) if !self.model.events.is_empty() => {
                 let event = Arc::clone(which.get(&self.model.events));
-                self.record(&event, [true, false], None).await;
+                self.record(&event, [true, false], None, None).await;
             }
             Step::SameId(which) if !self.model.events.is_empty() => {
                 let event = Arc::clone(which.get(&self.model.events));
                 let other = if event.tenant.as_str() == TENANTS[0] { TENANTS[1] } else { TENANTS[0] };
-                self.record(&event_of(other, &event.id), [true, true], None).await;
+                self.record(&event_of(other, &event.id), [true, true], None, None).await;
             }
             Step::Claim { lane, limit, owner } => self.claim(*lane, *limit, *owner).await,
             Step::Reclaim(gone) => {
@@ -439,17 +452,18 @@ impl Run {
         }
     }
 
-    async fn record(&mut self, event: &Arc<Event>, modules: [bool; 2], chat: Option<u8>) {
+    async fn record(&mut self, event: &Arc<Event>, modules: [bool; 2], chat: Option<u8>, by: Option<u8>) {
         let wanted = MODULES.iter().zip(modules).filter(|(_, wanted)| *wanted);
         let new: Vec<NewDelivery> = wanted
             .map(|(module, _)| NewDelivery {
                 id: DeliveryId::new(event, &(*module).into()),
                 module: (*module).into(),
                 ordered_chat: chat.map(|chat| format!("chat_{chat}")),
+                lease: by.map(|by| NewLease { owner: owner(by), duration: Duration::from_millis(500) }),
             })
             .collect();
         let recorded = self.journal().record(Arc::clone(event), new.clone()).await.unwrap();
-        assert_eq!(recorded, self.model.record(event, &new, chat));
+        assert_eq!(recorded, self.model.record(event, &new, chat, by));
     }
 
     async fn claim(&mut self, lane: usize, limit: u32, by: u8) {

@@ -82,7 +82,7 @@ async fn recognizes_a_redelivery_until_its_id_is_removed(engine: Engine) {
     assert_eq!(again(&journal, 30_000).await, Recorded::Duplicate);
     assert_eq!(purge_all(&journal, &KEEP, 1_000_000).await, 0);
     assert_eq!(purge_all(&journal, &KEEP, 1_000_001).await, 1);
-    assert_eq!(again(&journal, 1_000_001).await, Recorded::New);
+    assert!(again(&journal, 1_000_001).await.is_new());
     assert_eq!(journal.take(5, 1_000_001).await.len(), 1);
 }
 

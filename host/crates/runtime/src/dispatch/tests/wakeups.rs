@@ -155,7 +155,7 @@ async fn sweep_finds_and_runs_delivery_without_wake_up() {
     let host = TestHost::of(Setup { sweep_every: Duration::from_secs(30), ..Setup::default() }).await;
     let unnoticed = event("evt_1", "Echo");
     let delivery = DeliveryId::new(&unnoticed, &"Echo".into());
-    let new = NewDelivery { id: delivery.clone(), module: "Echo".into(), ordered_chat: None };
+    let new = NewDelivery { id: delivery.clone(), module: "Echo".into(), ordered_chat: None, lease: None };
     host.journal.memory.record(Arc::new(unnoticed), vec![new]).await.unwrap();
     host.settle().await;
     assert!(host.modules.running().is_empty());

@@ -6,7 +6,8 @@ use rusqlite::{Connection, Row, params};
 use super::column::NameColumn;
 use super::store::Store;
 use crate::journal::usage::{Part, id_bytes, recorded_bytes};
-use crate::journal::{NewDelivery, Recorded, State};
+use crate::journal::{Lease, NewDelivery, Recorded, State};
+use modhost_core::clock::{from_millis, whole_millis};
 use modhost_core::event::{Event, Header};
 
 impl Store {
@@ -24,14 +25,15 @@ impl Store {
             return Ok(Recorded::Duplicate);
         }
         self.usage.add(&event.tenant, Part::Ids, id_bytes(&event.id).cast_signed());
+        let mut leases = Vec::new();
         if let Some(number) = number {
             self.usage.add(&event.tenant, Part::Unfinished, recorded_bytes(event, deliveries.len()).cast_signed());
             self.write_event(number, event, at)?;
             for delivery in deliveries {
-                self.write_delivery(number, event, delivery, at)?;
+                leases.extend(self.write_delivery(number, event, delivery, at)?);
             }
         }
-        Ok(Recorded::New)
+        Ok(Recorded::New { at: from_millis(at), leases })
     }
 
     /// Returns whether an earlier version recorded the event, when the tenant was not part of the key yet. The event
@@ -64,19 +66,38 @@ impl Store {
         self.sql(sql)?.execute(values).map(drop)
     }
 
-    fn write_delivery(&mut self, number: i64, event: &Event, new: &NewDelivery, at: i64) -> rusqlite::Result<()> {
+    /// Writes a delivery that waits, or that is leased for its first attempt. Returns the lease.
+    fn write_delivery(
+        &mut self,
+        number: i64,
+        event: &Event,
+        new: &NewDelivery,
+        at: i64,
+    ) -> rusqlite::Result<Option<Lease>> {
         let lane = self.lane(&event.tenant, &new.module)?;
         let chat = new.ordered_chat.as_deref();
         let blocked = match chat {
             Some(chat) => self.chat_is_busy(lane, chat)?,
             None => false,
         };
-        let sql = "INSERT INTO deliveries (seq, id, event, lane, chat, behind, state, attempt, earlier, due_at, timed, \
-                   changed_at, changes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'waiting', 0, 0, ?7, 0, ?7, 0)";
         let seq = self.number_delivery();
-        self.sql(sql)?.execute(params![seq, new.id.as_str(), number, lane, chat, blocked, at])?;
-        self.count(lane, None, Some(State::Waiting));
-        Ok(())
+        let Some(lease) = new.lease.as_ref().filter(|_| !blocked) else {
+            let sql = "INSERT INTO deliveries (seq, id, event, lane, chat, behind, state, attempt, earlier, due_at, timed, \
+                       changed_at, changes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'waiting', 0, 0, ?7, 0, ?7, 0)";
+            self.sql(sql)?.execute(params![seq, new.id.as_str(), number, lane, chat, blocked, at])?;
+            self.count(lane, None, Some(State::Waiting));
+            return Ok(None);
+        };
+        let sql = "INSERT INTO deliveries (seq, id, event, lane, chat, behind, state, attempt, earlier, due_at, timed, \
+                   owner, lease_until, changed_at, changes) \
+                   VALUES (?1, ?2, ?3, ?4, ?5, 0, 'running', 1, 0, ?6, 0, ?7, ?8, ?6, 1)";
+        let until = at.saturating_add(whole_millis(lease.duration));
+        self.sql(sql)?.execute(params![seq, new.id.as_str(), number, lane, chat, at, &*lease.owner, until])?;
+        let sql = "INSERT INTO changes (delivery, number, at, state) VALUES (?1, 1, ?2, 'running')";
+        self.sql(sql)?.execute(params![seq, at])?;
+        self.count(lane, None, Some(State::Running));
+        let (delivery, tenant) = (new.id.clone(), event.tenant.clone());
+        Ok(Some(Lease { delivery, tenant, owner: lease.owner.clone(), attempt: 1 }))
     }
 }
 
