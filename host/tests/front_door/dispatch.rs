@@ -117,7 +117,7 @@ impl Journal for BlockingJournal {
         self.inner.reclaim(gone).await
     }
 
-    async fn complete_attempt(&self, lease: &Lease, report: AttemptReport, next: Disposition) -> Result<()> {
+    async fn complete_attempt(&self, lease: &Lease, report: AttemptReport, next: Disposition) -> Result<bool> {
         self.inner.complete_attempt(lease, report, next).await
     }
 

@@ -6,6 +6,7 @@
 mod backlog;
 mod failures;
 mod finalize;
+mod immediate;
 mod leases;
 mod modules;
 mod retention;
@@ -33,6 +34,7 @@ use crate::capabilities::GuestMemory;
 use backlog::{Capacity, Load, Reservations};
 pub use failures::FailedAttempt;
 use failures::Failures;
+use immediate::ReservedSlots;
 use modhost_core::clock::{Clock, timeout};
 use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::limits::LimitReached;
@@ -44,7 +46,7 @@ use modhost_storage::keyvalue::KeyValue;
 pub use modules::{Modules, Runner};
 use routes::Tenant;
 pub use routes::{RouteSpec, Routes, TenantSpec};
-use scheduler::Running;
+use scheduler::{Contention, Running};
 pub use sink::DispatchSink;
 
 /// The `Retry-After` of refused events, except those above a tenant's event rate.
@@ -59,6 +61,9 @@ const MAX_ACCEPTING: usize = 1024;
 
 /// The same for one tenant. Otherwise one that sends many events at once would delay those of all others.
 const MAX_ACCEPTING_PER_TENANT: usize = 256;
+
+/// Maximum number of attempts that have ended and are being recorded.
+const MAX_COMPLETING: usize = 1024;
 
 /// Maximum number of concurrent admin operations.
 const MAX_OPERATIONS: usize = 64;
@@ -118,6 +123,10 @@ struct Inner {
     next_due: Mutex<Option<SystemTime>>,
     wake: Notify,
     running: Mutex<Running>,
+    /// What waits for the limits that deliveries share. Only the scheduler changes it.
+    contention: Mutex<Contention>,
+    /// Attempts that have ended and are being recorded: they hold no run slot, so they have a limit of their own.
+    completing: Semaphore,
     /// Notified when the last running attempt has ended.
     idle: Notify,
     /// Running deliveries and background tasks.
@@ -251,6 +260,8 @@ impl Dispatcher {
             next_due: Mutex::new(Some(now)),
             wake: Notify::new(),
             running: Mutex::default(),
+            contention: Mutex::new(Contention::unknown()),
+            completing: Semaphore::new(MAX_COMPLETING),
             idle: Notify::new(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
@@ -426,7 +437,7 @@ impl Inner {
         routes.is_blocked(tenant, module, self.clock.now() < self.unknown_wait_until)
     }
 
-    async fn accept(&self, event: Event) -> Result<Accepted, Refused> {
+    async fn accept(self: &Arc<Self>, event: Event) -> Result<Accepted, Refused> {
         if self.closing.is_cancelled() {
             return Err(Refused::Stopping);
         }
@@ -434,7 +445,7 @@ impl Inner {
         let Some(tenant) = routes.tenant(&event.tenant) else {
             return Err(Refused::NoTenant(event.tenant.clone()));
         };
-        let deliveries = routes.deliveries(&event);
+        let mut deliveries = routes.deliveries(&event);
         if deliveries.is_empty() {
             return Ok(Accepted::Deliveries(Vec::new()));
         }
@@ -446,15 +457,22 @@ impl Inner {
         let backlog = || self.journal.backlog(&tenant);
         let reserved = self.reservations.reserve(&tenant, load, capacity, backlog)?;
         let lanes: Vec<Lane> = deliveries.iter().map(|new| (tenant.clone(), new.module.clone())).collect();
-        let ids = deliveries.iter().map(|new| new.id.clone()).collect();
-        let recorded = self.journal.record(Arc::new(event), deliveries).await;
+        let ids: Vec<DeliveryId> = deliveries.iter().map(|new| new.id.clone()).collect();
+        let slots = ReservedSlots::reserve(self, &routes, &event, &mut deliveries);
+        let event = Arc::new(event);
+        let recorded = self.journal.record(event.clone(), deliveries).await;
         drop(reserved);
-        let accepted = match recorded? {
-            Recorded::Duplicate => Accepted::Duplicate,
-            Recorded::New { .. } => Accepted::Deliveries(ids),
+        let (accepted, all_started) = match recorded? {
+            Recorded::Duplicate => (Accepted::Duplicate, false),
+            Recorded::New { at, leases } => {
+                let all_started = slots.start(self, &event, leases, at, ids.len());
+                (Accepted::Deliveries(ids), all_started)
+            }
         };
         // Also for a duplicate: the task that recorded the event may not have woken its lanes yet.
-        self.woken(lanes);
+        if !all_started {
+            self.woken(lanes);
+        }
         Ok(accepted)
     }
 

@@ -42,6 +42,26 @@ pub(super) struct Running {
     started: u64,
 }
 
+/// What waits for the limits that deliveries share, as of the scheduler's last plan.
+pub(super) struct Contention {
+    /// Whether deliveries wait for a run slot of the host.
+    host: bool,
+    /// The modules whose deliveries wait for the module's concurrency.
+    modules: BTreeSet<Name>,
+}
+
+impl Contention {
+    /// The contention before the first plan: there may be anything.
+    pub(super) fn unknown() -> Self {
+        Self { host: true, modules: BTreeSet::new() }
+    }
+
+    /// Returns whether deliveries wait for a limit that a delivery to this module would use, too.
+    pub(super) fn concerns(&self, module: &Name) -> bool {
+        self.host || self.modules.contains(module)
+    }
+}
+
 /// A running attempt.
 struct RunningAttempt {
     lease: Lease,
@@ -201,7 +221,9 @@ impl Scheduler {
             .filter(|(_, modules): &(_, Vec<_>)| !modules.is_empty())
             .collect();
         let tenants: Vec<&Name> = ready.keys().copied().collect();
+        let mut contention = Contention { host: free == 0 && !tenants.is_empty(), modules: BTreeSet::new() };
         if tenants.is_empty() || free == 0 {
+            *lock(&self.inner.contention) = contention;
             return Vec::new();
         }
         let share = (free / tenants.len()).max(1);
@@ -219,7 +241,11 @@ impl Scheduler {
                 let module = modules[(offset + self.round) % modules.len()];
                 let of_module = routes.module(module).map_or(BATCH, |module| module.concurrency);
                 let planned = planned.entry(module).or_default();
-                let taken = tenant_slots.min(BATCH).min(of_module.saturating_sub(running.of_module(module) + *planned));
+                let of_module = of_module.saturating_sub(running.of_module(module) + *planned);
+                let taken = tenant_slots.min(BATCH).min(of_module);
+                if of_module == taken {
+                    contention.modules.insert(module.clone());
+                }
                 if taken > 0 {
                     *planned += taken;
                     claims.push(self.claim(tenant, module, taken));
@@ -228,6 +254,8 @@ impl Scheduler {
                 }
             }
         }
+        contention.host = free == 0;
+        *lock(&self.inner.contention) = contention;
         claims
     }
 
@@ -252,11 +280,8 @@ impl Scheduler {
             }
         }
         for claimed in claimed {
-            let slot = RunSlot::take(self.inner.clone(), claim, &claimed);
-            let span = tracing::debug_span!(
-                "attempt", module = %claimed.module, delivery = %claimed.id(), attempt = claimed.attempt()
-            );
-            self.inner.tasks.spawn(worker::attempt(self.inner.clone(), claimed, slot).instrument(span));
+            let slot = RunSlot::take(self.inner.clone(), &claimed.lease, &claimed.module);
+            start(&self.inner, claimed, slot);
         }
     }
 
@@ -278,8 +303,19 @@ impl Scheduler {
     }
 }
 
+/// Starts the attempt of a claimed delivery.
+pub(super) fn start(inner: &Arc<Inner>, claimed: Claimed, slot: RunSlot) {
+    let span = tracing::debug_span!("attempt", module = %claimed.module, delivery = %claimed.id(), attempt = claimed.attempt());
+    inner.tasks.spawn(worker::attempt(inner.clone(), claimed, slot).instrument(span));
+}
+
 impl Running {
-    fn of_tenant(&self, tenant: &Name) -> usize {
+    /// Returns the number of running attempts.
+    pub(super) fn total(&self) -> usize {
+        self.total
+    }
+
+    pub(super) fn of_tenant(&self, tenant: &Name) -> usize {
         self.tenants.get(tenant).copied().unwrap_or_default()
     }
 
@@ -321,26 +357,51 @@ pub(super) struct RunSlot {
 }
 
 impl RunSlot {
-    fn take(inner: Arc<Inner>, claim: &Claim, claimed: &Claimed) -> Self {
-        let (tenant, module, delivery) = (claim.tenant.clone(), claim.module.clone(), claimed.id().clone());
-        let lease_lost = CancellationToken::new();
-        let mut slot = Self { inner, tenant, module, delivery, number: 0, lease_lost: lease_lost.clone() };
-        let mut running = lock(&slot.inner.running);
+    /// Takes a slot for a delivery that is leased.
+    fn take(inner: Arc<Inner>, lease: &Lease, module: &Name) -> Self {
+        let slot = {
+            let mut running = lock(&inner.running);
+            Self::reserve(&inner, &mut running, &lease.tenant, module, &lease.delivery)
+        };
+        slot.hold(lease.clone());
+        slot
+    }
+
+    /// Takes a slot for a delivery that will be leased. The caller has checked the limits.
+    pub(super) fn reserve(
+        inner: &Arc<Inner>,
+        running: &mut Running,
+        tenant: &Name,
+        module: &Name,
+        delivery: &DeliveryId,
+    ) -> Self {
         running.total += 1;
         running.started += 1;
-        let number = running.started;
-        *running.tenants.entry(slot.tenant.clone()).or_default() += 1;
-        *running.modules.entry(slot.module.clone()).or_default() += 1;
-        let previous = running
-            .attempts
-            .insert(slot.delivery.clone(), RunningAttempt { lease: claimed.lease.clone(), slot: number, lease_lost });
-        drop(running);
-        slot.number = number;
+        *running.tenants.entry(tenant.clone()).or_default() += 1;
+        *running.modules.entry(module.clone()).or_default() += 1;
+        Self {
+            inner: inner.clone(),
+            tenant: tenant.clone(),
+            module: module.clone(),
+            delivery: delivery.clone(),
+            number: running.started,
+            lease_lost: CancellationToken::new(),
+        }
+    }
+
+    /// Returns the module.
+    pub(super) fn module(&self) -> &Name {
+        &self.module
+    }
+
+    /// Adds the lease of the delivery to those that the host extends.
+    pub(super) fn hold(&self, lease: Lease) {
+        let attempt = RunningAttempt { lease, slot: self.number, lease_lost: self.lease_lost.clone() };
+        let previous = lock(&self.inner.running).attempts.insert(self.delivery.clone(), attempt);
         // The journal leased the delivery again, so the previous attempt has lost its lease.
         if let Some(previous) = previous {
             previous.lease_lost.cancel();
         }
-        slot
     }
 
     /// Waits until the lease is lost.

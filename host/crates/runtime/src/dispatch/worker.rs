@@ -55,16 +55,18 @@ pub(super) async fn attempt(inner: Arc<Inner>, claimed: Claimed, slot: RunSlot) 
     // A lost lease no longer cancels the attempt: a committed outcome has to be reported.
     let ending = async {
         match result {
-            AttemptResult::Done(done) => finish(&inner, &claimed, started, done).await,
-            AttemptResult::NoVersion => return_to_queue(&inner, &claimed).await,
-            AttemptResult::Unreadable => {}
+            AttemptResult::Done(done) => finish(&inner, &claimed, started, done, slot).await,
+            AttemptResult::NoVersion => {
+                return_to_queue(&inner, &claimed).await;
+                drop(slot);
+            }
+            AttemptResult::Unreadable => drop(slot),
         }
     };
     if let Err(panic) = AssertUnwindSafe(ending).catch_unwind().await {
         let panic = supervise::message(&*panic);
         tracing::error!(delivery = %claimed.id(), panic, "finalizing the delivery panicked; waiting for the lease to expire");
     }
-    drop(slot);
 }
 
 /// Waits until the lease is lost. From then on this attempt must change nothing: neither the call log, which the new
@@ -312,8 +314,9 @@ struct Done {
     next: Disposition,
 }
 
-/// Logs, counts and records the outcome of an attempt and its next state.
-async fn finish(inner: &Inner, claimed: &Claimed, started: SystemTime, done: Done) {
+/// Logs, counts and records the outcome of an attempt and its next state. The run slot is released before the journal has
+/// the outcome, which may take milliseconds; the number of attempts that are being recorded is limited.
+async fn finish(inner: &Inner, claimed: &Claimed, started: SystemTime, done: Done, slot: RunSlot) {
     let (outcome, state, retry_after) = match &done.next {
         Disposition::Completed => ("completed".to_owned(), State::Completed, None),
         Disposition::Retry { after, reason } => (reason.to_string(), State::Waiting, Some(*after)),
@@ -335,12 +338,14 @@ async fn finish(inner: &Inner, claimed: &Claimed, started: SystemTime, done: Don
     }
     metrics::attempt(&claimed.module, &claimed.event.tenant, state.name(), took);
     let report = AttemptReport { took, version: done.version, outcome, log: done.log };
-    if let Err(error) = inner.journal.complete_attempt(&claimed.lease, report, done.next).await {
+    let _permit = inner.completing.acquire().await;
+    drop(slot);
+    let released = inner.journal.complete_attempt(&claimed.lease, report, done.next).await;
+    if let Err(error) = &released {
         tracing::error!(delivery = %claimed.id(), %error, "cannot record the outcome; the delivery will be retried");
     }
-    // Also after an error: the outcome may have been recorded nonetheless.
-    if state != State::Waiting {
-        // If the deliveries of the chat run one at a time, the next one may start now.
+    // The next delivery of its chat may start now. Also after an error: the outcome may have been recorded nonetheless.
+    if released.unwrap_or(true) {
         inner.woken([(claimed.event.tenant.clone(), claimed.module.clone())]);
     }
     if let Some(after) = retry_after {

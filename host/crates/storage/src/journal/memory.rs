@@ -97,7 +97,7 @@ impl Journal for Memory {
         self.with(|tables| Ok(tables.unclaim(lease, now)))
     }
 
-    async fn complete_attempt(&self, lease: &Lease, report: AttemptReport, next: Disposition) -> Result<()> {
+    async fn complete_attempt(&self, lease: &Lease, report: AttemptReport, next: Disposition) -> Result<bool> {
         let now = self.clock.now();
         self.with(|tables| tables.complete_attempt(lease, report, next, now))
     }
@@ -385,9 +385,17 @@ impl Tables {
         changed
     }
 
-    /// Moves a delivery to a state. When the first delivery of a chat ends, the next one becomes claimable.
-    fn transition(&mut self, seq: u64, state: State, now: i64, reason: Option<&str>, change: impl FnOnce(&mut Row)) {
-        let Some(before) = self.rows.get(&seq).map(|row| row.state) else { return };
+    /// Moves a delivery to a state. When the first delivery of a chat ends, the next one becomes claimable. Returns whether
+    /// there is one.
+    fn transition(
+        &mut self,
+        seq: u64,
+        state: State,
+        now: i64,
+        reason: Option<&str>,
+        change: impl FnOnce(&mut Row),
+    ) -> bool {
+        let Some(before) = self.rows.get(&seq).map(|row| row.state) else { return false };
         let moved = self.update(seq, |row| {
             change(row);
             let was_first = !row.blocked;
@@ -407,9 +415,7 @@ impl Tables {
             self.move_usage(seq);
         }
         let next = moved.flatten().and_then(|chat| self.chats.get(&chat)?.first().copied());
-        if let Some(next) = next {
-            self.update(next, |row| row.blocked = false);
-        }
+        next.is_some_and(|next| self.update(next, |row| row.blocked = false).is_some())
     }
 
     fn add_usage(&mut self, tenant: &Name, part: Part, bytes: i64) {
@@ -614,7 +620,7 @@ impl Tables {
         report: AttemptReport,
         next: Disposition,
         now: SystemTime,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let seq = self.leased_seq(lease)?;
         let log = serde_json::to_string(&report.log).map_err(|error| StorageError::broken(STORE, error.to_string()))?;
         let bytes = attempt_bytes(&report.outcome, &log);
@@ -634,7 +640,7 @@ impl Tables {
             log: report.log,
         };
         self.add_usage(&lease.tenant, Part::Unfinished, bytes.cast_signed());
-        self.transition(seq, state, to_millis(now), reason.as_deref(), |row| {
+        let released = self.transition(seq, state, to_millis(now), reason.as_deref(), |row| {
             row.attempts.push(attempt);
             row.attempt_bytes += bytes;
             row.version = report.version;
@@ -643,7 +649,7 @@ impl Tables {
                 row.has_due_time = true;
             }
         });
-        Ok(())
+        Ok(released)
     }
 
     fn write(&mut self, lease: &Lease, call: Call) -> Result<()> {

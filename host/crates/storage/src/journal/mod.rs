@@ -93,12 +93,13 @@ pub trait Journal: Send + Sync + 'static {
     async fn unclaim(&self, lease: &Lease) -> Result<bool>;
 
     /// Completes an attempt: records its report and the next state of the delivery. Nobody waits for it but the caller, so
-    /// an engine may delay the write by a few milliseconds, to share the commit of another operation.
+    /// an engine may delay the write by a few milliseconds, to share the commit of another operation. Returns whether the
+    /// next delivery of its chat can be claimed now.
     ///
     /// # Errors
     ///
     /// [`JournalError::LeaseLost`] if the attempt does not hold the lease. Nothing is changed then.
-    async fn complete_attempt(&self, lease: &Lease, report: AttemptReport, next: Disposition) -> Result<()>;
+    async fn complete_attempt(&self, lease: &Lease, report: AttemptReport, next: Disposition) -> Result<bool>;
 
     // ---- calls
 

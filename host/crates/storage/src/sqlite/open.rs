@@ -151,6 +151,8 @@ impl Database {
 fn set_up(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE_SIZE);
+    // The plan of a statement must not depend on the values that are bound to it: SQLite would prepare it again for each.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "foreign_keys", false)
 }
 

@@ -1,5 +1,6 @@
 //! Group commit: one thread writes to a database, commits queued jobs in one transaction, and reports the result of each
-//! job after the commit. Tenants take turns: see [`FairQueue`].
+//! job after the commit. Tenants take turns, and what a client
+//! waits for goes first: see [`FairQueue`].
 
 use std::any::Any;
 use std::fmt;
@@ -11,7 +12,7 @@ use rusqlite::wal::CheckpointMode;
 use rusqlite::{CachedStatement, Connection};
 use tokio::sync::{mpsc, oneshot};
 
-use super::fair_queue::{FairQueue, JobClass, Next};
+use super::fair_queue::{FairQueue, JobClass, Next, Pop};
 use super::health::Health;
 use super::{Database, Mark};
 use crate::error::StorageError;
@@ -39,13 +40,23 @@ pub(crate) struct WriteConnection {
     mark: Mark,
     /// The number of rows that the connection had changed when the open transaction began.
     changed_before: u64,
+    /// The statements that were used.
+    #[cfg(test)]
+    pub(crate) used: std::cell::RefCell<std::collections::BTreeSet<String>>,
 }
 
 impl WriteConnection {
     /// Wraps a connection to an existing database with the current schema.
     pub(crate) fn new(connection: Connection, database: Database) -> Result<Self, StorageError> {
         let mark = Mark::open(&database, &connection)?;
-        Ok(Self { changed_before: connection.total_changes(), connection, database, mark })
+        Ok(Self {
+            changed_before: connection.total_changes(),
+            connection,
+            database,
+            mark,
+            #[cfg(test)]
+            used: std::cell::RefCell::default(),
+        })
     }
 
     /// Returns the database.
@@ -55,6 +66,8 @@ impl WriteConnection {
 
     /// Returns a cached prepared statement.
     pub(crate) fn sql(&self, sql: &str) -> rusqlite::Result<CachedStatement<'_>> {
+        #[cfg(test)]
+        self.used.borrow_mut().insert(sql.to_owned());
         self.connection.prepare_cached(sql)
     }
 
@@ -351,7 +364,7 @@ impl<S: WriteStore> Thread<S> {
     fn run(mut self, mut inbox: mpsc::Receiver<Command<S>>) {
         loop {
             self.receive(&mut inbox);
-            match self.pop(&inbox) {
+            match self.pop(&inbox, Pop::InTurn) {
                 Next::Job(bytes, job) => {
                     self.run_batch(bytes, job, &mut inbox);
                     self.store.after_batch();
@@ -376,8 +389,9 @@ impl<S: WriteStore> Thread<S> {
     }
 
     /// Takes the next job. Nobody has to wait once the handle is closed or dropped.
-    fn pop(&mut self, inbox: &mpsc::Receiver<Command<S>>) -> Next<BoxedJob<S>> {
-        self.queue.pop(Instant::now(), self.closing.is_some() || inbox.is_closed())
+    fn pop(&mut self, inbox: &mpsc::Receiver<Command<S>>, pop: Pop) -> Next<BoxedJob<S>> {
+        let is_closing = self.closing.is_some() || inbox.is_closed();
+        self.queue.pop(Instant::now(), if is_closing { Pop::AtOnce } else { pop })
     }
 
     /// Queues the jobs that were sent, unless as many wait already as the channel holds.
@@ -434,7 +448,7 @@ impl<S: WriteStore> Thread<S> {
                 return Ok(());
             }
             self.receive(inbox);
-            let Next::Job(size, job) = self.pop(inbox) else { return Ok(()) };
+            let Next::Job(size, job) = self.pop(inbox, Pop::IntoTransaction) else { return Ok(()) };
             bytes += size;
             self.batch.push((job, None));
         }

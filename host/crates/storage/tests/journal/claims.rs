@@ -195,7 +195,7 @@ async fn completes_an_attempt_only_under_its_lease(engine: Engine) {
     let first = journal.claimed("evt_1", 10).await;
     let id = first.id().clone();
     let complete = async |lease: &Lease, next| match journal.complete_attempt(lease, report(), next).await {
-        Ok(()) => true,
+        Ok(_) => true,
         Err(JournalError::LeaseLost(lost)) if lost == id => false,
         Err(other) => panic!("{other:?}"),
     };

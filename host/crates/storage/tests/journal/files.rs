@@ -5,10 +5,12 @@ use std::path::Path;
 
 use modhost_core::event::DeliveryId;
 use modhost_storage::error::StorageErrorKind;
-use modhost_storage::journal::{Filter, Journal, State};
+use modhost_storage::journal::{Details, Disposition, Filter, Journal, OfflineJournal, SqliteSettings, State};
 use rusqlite::Connection;
 
-use crate::support::{Engine, TestJournal, call, claim, committed, on_every_engine, open, storage_error, try_open};
+use crate::support::{
+    Engine, TO_VERSION_4, TestJournal, call, claim, committed, dead, on_every_engine, open, storage_error, try_open,
+};
 
 on_every_engine! { fails_every_operation_after_close }
 
@@ -65,7 +67,7 @@ async fn refuses_a_journal_of_a_newer_version_unchanged() {
     Connection::open(&file).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let before = std::fs::read(&file).unwrap();
     let text = refused(directory.path()).await;
-    assert!(text.contains("version 99") && text.contains("up to 4"), "{text}");
+    assert!(text.contains("version 99") && text.contains("up to 5"), "{text}");
     assert!(text.contains(file.to_str().unwrap()), "{text}");
     assert_eq!(std::fs::read(&file).unwrap(), before);
 }
@@ -196,4 +198,50 @@ async fn names_a_directory_it_cannot_use() {
     std::fs::write(&path, b"").unwrap();
     let Err(error) = try_open(&path.join("data")).await else { panic!("the journal was opened") };
     assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+}
+
+/// The rows of version 5 contain their last change and attempt; those that version 4 wrote have rows of their own for them.
+#[tokio::test]
+async fn keeps_the_history_of_deliveries_that_version_4_wrote() {
+    let journal = TestJournal::sqlite().await;
+    for number in 0..12 {
+        let claimed = journal.claimed(&format!("evt_{number}"), number).await;
+        match number % 4 {
+            0 => {}
+            1 => journal.end(&claimed, dead(), number + 20).await,
+            2 => journal.retry_at(&claimed, 5_000, number + 20).await,
+            _ => journal.end(&claimed, Disposition::Completed, number + 20).await,
+        }
+    }
+    journal.one("evt_waiting", 50).await;
+    let all = async |journal: &TestJournal| {
+        let mut all = Vec::new();
+        for summary in journal.list(Filter::default()).await.unwrap() {
+            let Details { changes, attempts, .. } = journal.show(&summary.id).await.unwrap().unwrap();
+            let of_event = Filter { event: Some(summary.event_id.clone()), ..Filter::default() };
+            assert_eq!(journal.list(of_event).await.unwrap(), [summary.clone()]);
+            all.push((summary, changes, attempts));
+        }
+        all
+    };
+    let before = all(&journal).await;
+    let (directory, clock) = journal.closed().await;
+    Connection::open(directory.path().join("journal.sqlite")).unwrap().execute_batch(TO_VERSION_4).unwrap();
+    let offline = OfflineJournal::open(SqliteSettings { directory: directory.path().to_owned() }).await.unwrap();
+    for (summary, changes, attempts) in &before {
+        let read = offline.show(&summary.id).await.unwrap().unwrap();
+        assert_eq!((&read.summary, &read.changes, &read.attempts), (summary, changes, attempts), "offline");
+    }
+    drop(offline);
+    let journal = TestJournal::in_directory(directory, clock).await;
+    assert_eq!(all(&journal).await, before);
+    // They go on as others do.
+    for (summary, changes, _) in &before {
+        if journal.at(9_000).resend(&summary.id, false).await.unwrap() {
+            let after = journal.show(&summary.id).await.unwrap().unwrap().changes;
+            assert_eq!(after[..changes.len()], changes[..]);
+            assert_eq!(after.len(), changes.len() + 1);
+        }
+    }
+    assert_eq!(journal.take(100, 9_000).await.len(), 10);
 }

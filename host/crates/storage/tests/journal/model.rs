@@ -163,8 +163,8 @@ impl Model {
         (0..self.deliveries.len()).filter(|index| of_chat(&self.deliveries[*index].1)).collect()
     }
 
-    /// Moves a delivery to a state.
-    fn enter(&mut self, id: &DeliveryId, state: State) {
+    /// Moves a delivery to a state. Returns whether the next delivery of its chat can be claimed now.
+    fn enter(&mut self, id: &DeliveryId, state: State) -> bool {
         let now = self.now;
         let it = self.of(id);
         let was_first = !std::mem::replace(&mut it.blocked, false);
@@ -176,7 +176,9 @@ impl Model {
             self.of(id).blocked = !was_first;
         } else if was_first && let Some(next) = self.unfinished(lane, chat).first() {
             self.deliveries[*next].1.blocked = false;
+            return true;
         }
+        false
     }
 
     fn record(&mut self, event: &Arc<Event>, new: &[NewDelivery], chat: Option<u8>, by: Option<u8>) -> Recorded {
@@ -518,9 +520,9 @@ impl Run {
                     Ending::Dead => (Disposition::Dead { reason: reason.into() }, State::Dead),
                     Ending::Dropped => (Disposition::Dropped { reason: reason.into() }, State::Dropped),
                 };
-                self.journal().complete_attempt(&lease, report, next).await.unwrap();
+                let released = self.journal().complete_attempt(&lease, report, next).await.unwrap();
                 self.model.of(&id).completed_attempts += 1;
-                self.model.enter(&id, state);
+                assert_eq!(released, self.model.enter(&id, state));
                 if let Ending::Retry(after) = ending {
                     let it = self.model.of(&id);
                     (it.due, it.has_due_time) = (now + after, true);

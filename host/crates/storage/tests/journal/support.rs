@@ -10,7 +10,7 @@ use modhost_core::event::{DeliveryId, Event, Header, Name};
 use modhost_storage::error::StorageErrorKind;
 use modhost_storage::journal::{
     Attempt, AttemptReport, Call, Claim, Claimed, CommitHandle, Disposition, Journal, JournalError, Lease, Memory,
-    NewDelivery, Recorded, Sqlite, SqliteSettings, State,
+    NewDelivery, Sqlite, SqliteSettings, State,
 };
 use tempfile::TempDir;
 
@@ -135,6 +135,18 @@ impl TestJournal {
 
     pub async fn sqlite() -> Self {
         Self::new(Engine::Sqlite).await
+    }
+
+    /// Opens the SQLite journal in a directory.
+    pub async fn in_directory(directory: TempDir, clock: Arc<ManualClock>) -> Self {
+        let journal = Box::new(open_with_clock(directory.path(), &clock).await);
+        Self { directory, journal, clock, engine: Engine::Sqlite }
+    }
+
+    /// Closes the journal. Returns its directory and clock.
+    pub async fn closed(self) -> (TempDir, Arc<ManualClock>) {
+        self.journal.close().await.expect("cannot close the journal");
+        (self.directory, self.clock)
     }
 
     /// Closes the journal and opens it again. The in-memory journal stays open.
@@ -280,3 +292,24 @@ pub fn storage_error<T: std::fmt::Debug>(result: Result<T, JournalError>) -> (St
         other => panic!("not a storage error: {other:?}"),
     }
 }
+
+/// The SQL that turns the file of a closed journal into one that version 4 of the schema wrote.
+pub const TO_VERSION_4: &str = "
+INSERT INTO changes (delivery, number, at, state, reason)
+SELECT seq, changes, changed_at, state, reason FROM deliveries WHERE changes > 0;
+INSERT INTO changes (delivery, number, at, state)
+SELECT seq, changes - 1, leased_at, 'running' FROM deliveries WHERE leased_at IS NOT NULL;
+INSERT INTO attempts (delivery, number, owner, started, ended, version, outcome, log)
+SELECT seq, attempt, owner, started, changed_at, version, outcome, log FROM deliveries WHERE leased_at IS NOT NULL;
+UPDATE deliveries SET owner = NULL WHERE state <> 'running';
+DROP INDEX deliveries_of_event;
+DROP INDEX deliveries_unfinished;
+ALTER TABLE deliveries DROP COLUMN single;
+ALTER TABLE deliveries DROP COLUMN leased_at;
+ALTER TABLE deliveries DROP COLUMN started;
+ALTER TABLE deliveries DROP COLUMN outcome;
+ALTER TABLE deliveries DROP COLUMN log;
+CREATE INDEX deliveries_by_event ON deliveries (event);
+CREATE INDEX deliveries_by_state ON deliveries (state, changed_at, lane);
+PRAGMA user_version = 4;
+";

@@ -13,7 +13,8 @@ use modhost_storage::journal::{
 use rusqlite::Connection;
 
 use crate::support::{
-    Engine, TestJournal, at, call, claim, committed, dead, event, event_of, on_every_engine, open, retry, to,
+    Engine, TO_VERSION_4, TestJournal, at, call, claim, committed, dead, event, event_of, on_every_engine, open, retry,
+    to,
 };
 
 on_every_engine! {
@@ -184,6 +185,7 @@ async fn counts_the_records_of_earlier_versions() {
     journal.close().await.unwrap();
 
     let tables = Connection::open(&file).unwrap();
+    tables.execute_batch(TO_VERSION_4).unwrap();
     tables
         .execute_batch(
             "DROP TABLE tenant_usage; DROP INDEX deliveries_ended; DROP INDEX known_events_by_tenant; \

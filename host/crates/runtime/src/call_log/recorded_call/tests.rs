@@ -1041,7 +1041,7 @@ impl Journal for Disk {
         unimplemented!()
     }
 
-    async fn complete_attempt(&self, _: &Lease, _: AttemptReport, _: Disposition) -> JournalResult<()> {
+    async fn complete_attempt(&self, _: &Lease, _: AttemptReport, _: Disposition) -> JournalResult<bool> {
         unimplemented!()
     }
 

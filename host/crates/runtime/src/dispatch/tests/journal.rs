@@ -229,7 +229,7 @@ impl Journal for GatedJournal {
         self.gated(Op::Unclaim, None, self.memory.unclaim(lease)).await
     }
 
-    async fn complete_attempt(&self, lease: &Lease, report: AttemptReport, next: Disposition) -> Result<()> {
+    async fn complete_attempt(&self, lease: &Lease, report: AttemptReport, next: Disposition) -> Result<bool> {
         self.gated(Op::Complete, None, self.memory.complete_attempt(lease, report, next)).await
     }
 

@@ -162,10 +162,12 @@ impl Job<Store> for CallJob {
                 }
                 let added = store.write_call(seq, call, self.hash.as_ref())?;
                 store.usage.add_to_lane(lane, Part::Unfinished, added);
+                store.running.add_bytes(delivery, added);
             }
             Change::Forget(from) => {
                 let forgotten = store.forget_calls(seq, *from)?;
                 store.usage.add_to_lane(lane, Part::Unfinished, -forgotten);
+                store.running.add_bytes(delivery, -forgotten);
                 // If the unwritten call is forgotten as well, the gap is closed. If this transaction is
                 // rolled back, this job fails and `finish` records the gap again.
                 store.unwritten.retain(|known, it| known != delivery || it.number < *from);

@@ -9,7 +9,9 @@ use rusqlite::{CachedStatement, params};
 use super::column::NameColumn;
 use super::delivery_row::DeliveryRow;
 use super::record::{StoredEvent, event_columns};
+use super::running::RunningDelivery;
 use super::store::Store;
+use crate::journal::usage::{DELIVERY_BYTES, event_bytes};
 use crate::journal::{Claim, Claimed, Heartbeat, Lease, State};
 use modhost_core::clock::{from_millis, whole_millis};
 use modhost_core::event::{DeliveryId, Name};
@@ -45,6 +47,18 @@ const READY: &str = "SELECT due_at, seq FROM deliveries INDEXED BY deliveries_re
 const TIMED: &str = "SELECT due_at, seq FROM deliveries INDEXED BY deliveries_timed \
     WHERE lane = ?1 AND state = 'waiting' AND behind = 0 AND timed = 1 AND due_at <= ?3 ORDER BY due_at, seq LIMIT ?2";
 
+/// The query for the running deliveries that satisfy a condition. It names the states as the partial index does, because
+/// SQLite uses the index only then.
+macro_rules! running_where {
+    ($condition:literal) => {
+        concat!(
+            "SELECT seq FROM deliveries INDEXED BY deliveries_unfinished ",
+            "WHERE state IN ('waiting', 'running') AND state = 'running' AND ",
+            $condition
+        )
+    };
+}
+
 impl Store {
     /// Leases the due deliveries of a lane.
     pub(super) fn claim(&mut self, claim: &Claim, now: i64) -> rusqlite::Result<Vec<ClaimedRow>> {
@@ -67,12 +81,21 @@ impl Store {
 
     fn claim_row(&mut self, seq: i64, claim: &Claim, now: i64) -> rusqlite::Result<ClaimedRow> {
         let mut row = self.row_at(seq)?;
+        self.write_change(&mut row)?;
         row.attempt += 1;
         row.owner = Some(claim.owner.to_string());
         row.lease_until = Some(now.saturating_add(whole_millis(claim.lease)));
         let claimed = self.claimed_row(&row, claim)?;
         self.unwritten.remove(&claimed.lease.delivery);
+        let mut running = row.clone();
         self.transition(row, State::Running, now, None)?;
+        running.state = State::Running;
+        running.changed_at = now;
+        running.changes += 1;
+        let event_bytes = event_bytes(claimed.event.body_length()).cast_signed();
+        // A delivery that was never claimed has no calls and attempts.
+        let bytes = (running.changes == 1).then_some(DELIVERY_BYTES.cast_signed());
+        self.running.insert(RunningDelivery { row: running, bytes, event_bytes });
         Ok(claimed)
     }
 
@@ -137,8 +160,9 @@ impl Store {
             }
         }
         let known: HashSet<&Lease> = running.iter().collect();
-        let sql = "SELECT d.id, d.attempt, l.tenant FROM deliveries d JOIN lanes l ON l.id = d.lane \
-                   WHERE d.state = 'running' AND d.owner = ?1";
+        let sql = "SELECT d.id, d.attempt, l.tenant FROM deliveries d INDEXED BY deliveries_unfinished \
+                   CROSS JOIN lanes l ON l.id = d.lane \
+                   WHERE d.state IN ('waiting', 'running') AND d.state = 'running' AND d.owner = ?1";
         let mut held = self.sql(sql)?;
         let mut rows = held.query([&**owner])?;
         while let Some(row) = rows.next()? {
@@ -155,13 +179,10 @@ impl Store {
     /// Requeues deliveries whose lease has expired or whose owner, the host `gone`, has stopped, at their old
     /// positions.
     pub(super) fn reclaim(&mut self, gone: Option<&str>, now: i64) -> rusqlite::Result<u64> {
-        let expired = self.sql("SELECT seq FROM deliveries WHERE state = 'running' AND lease_until <= ?1")?;
+        let expired = self.sql(running_where!("lease_until <= ?1"))?;
         let expired = numbers(expired, [now])?;
         let orphaned = match gone {
-            Some(owner) => {
-                let sql = "SELECT seq FROM deliveries WHERE state = 'running' AND owner = ?1 AND lease_until > ?2";
-                numbers(self.sql(sql)?, params![owner, now])?
-            }
+            Some(owner) => numbers(self.sql(running_where!("owner = ?1 AND lease_until > ?2"))?, params![owner, now])?,
             None => Vec::new(),
         };
         for (seqs, reason) in

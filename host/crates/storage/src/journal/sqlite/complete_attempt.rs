@@ -2,16 +2,15 @@
 
 use std::time::SystemTime;
 
-use rusqlite::params;
-
 use super::store::{Fault, Store};
 use crate::journal::usage::{Part, attempt_bytes};
 use crate::journal::{AttemptReport, Disposition, JournalError, Lease, State};
-use modhost_core::clock::{to_millis, to_millis_rounded_up};
+use modhost_core::clock::to_millis_rounded_up;
 use modhost_core::event::DeliveryId;
 
 impl Store {
-    /// Records the report of an attempt and the next state of its delivery. `log` is the log of the report, as JSON.
+    /// Records the report of an attempt and the next state of its delivery. `log` is the log of the report, as JSON. Returns
+    /// whether the next delivery of its chat can be claimed now.
     pub(super) fn complete_attempt(
         &mut self,
         lease: &Lease,
@@ -19,14 +18,13 @@ impl Store {
         log: &str,
         next: &Disposition,
         now: SystemTime,
-    ) -> Result<(), Fault> {
+    ) -> Result<bool, Fault> {
         let Some(mut row) = self.leased_row(lease)? else {
             return Err(Fault::Refused(JournalError::LeaseLost(lease.delivery.clone())));
         };
-        self.write_attempt(row.seq, lease, report, log, now)?;
         let bytes = attempt_bytes(&report.outcome, log).cast_signed();
         self.usage.add_to_lane(row.lane, Part::Unfinished, bytes);
-        row.version.clone_from(&report.version);
+        self.running.add_bytes(&row.id, bytes);
         let (state, reason) = match next {
             Disposition::Completed => (State::Completed, None),
             Disposition::Retry { after, reason } => {
@@ -38,32 +36,7 @@ impl Store {
             Disposition::Dropped { reason } => (State::Dropped, Some(reason.clone())),
         };
         self.unwritten.remove(&lease.delivery);
-        self.transition(row, state, to_millis(now), reason.as_deref())?;
-        Ok(())
-    }
-
-    fn write_attempt(
-        &self,
-        seq: i64,
-        lease: &Lease,
-        report: &AttemptReport,
-        log: &str,
-        ended: SystemTime,
-    ) -> rusqlite::Result<()> {
-        let sql = "INSERT INTO attempts (delivery, number, owner, started, ended, version, outcome, log) \
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-        let started = ended.checked_sub(report.took).unwrap_or(ended);
-        let values = params![
-            seq,
-            lease.attempt,
-            &*lease.owner,
-            to_millis(started),
-            to_millis(ended),
-            report.version,
-            report.outcome,
-            log
-        ];
-        self.sql(sql)?.execute(values).map(drop)
+        Ok(self.complete(row, state, report, log, now, reason.as_deref())?)
     }
 
     /// Queues an ended delivery again, behind the unfinished deliveries of its chat.

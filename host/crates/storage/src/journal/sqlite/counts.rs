@@ -70,7 +70,12 @@ impl Counts {
             let (NameColumn(tenant), NameColumn(module)) = (row.get(1)?, row.get(2)?);
             lanes.insert(row.get(0)?, LaneCounts { tenant, module, states: Default::default() });
         }
-        let mut statement = connection.prepare("SELECT lane, state, count(*) FROM deliveries GROUP BY lane, state")?;
+        // From two small indexes, not from the table.
+        let sql = "SELECT lane, state, count(*) FROM deliveries INDEXED BY deliveries_unfinished \
+                   WHERE state IN ('waiting', 'running') GROUP BY lane, state \
+                   UNION ALL SELECT lane, state, count(*) FROM deliveries INDEXED BY deliveries_ended \
+                   WHERE state IN ('completed', 'dropped', 'dead') GROUP BY lane, state";
+        let mut statement = connection.prepare(sql)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             if let Some(lane) = lanes.get_mut(&row.get(0)?) {

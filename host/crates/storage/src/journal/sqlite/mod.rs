@@ -16,6 +16,7 @@ mod open;
 mod purge;
 mod reading;
 mod record;
+mod running;
 mod schema;
 mod store;
 mod tenant_usages;
@@ -165,13 +166,13 @@ impl Journal for Sqlite {
         self.writer.ask_in(class, move |store| Ok(store.unclaim(&lease, now)?)).await
     }
 
-    async fn complete_attempt(&self, lease: &Lease, report: AttemptReport, next: Disposition) -> Result<()> {
+    async fn complete_attempt(&self, lease: &Lease, report: AttemptReport, next: Disposition) -> Result<bool> {
         let log = serde_json::to_string(&report.log).map_err(|error| {
             self.database.broken(format!("cannot write the log of delivery {}: {error}", lease.delivery))
         })?;
         let (lease, now) = (lease.clone(), self.clock.now());
-        // Behind the calls of the attempt, which are queued for the same tenant.
-        let class = JobClass::of_module(&lease.tenant, log.len());
+        // Behind the calls of the attempt, which are queued for the same tenant. Nobody waits for it.
+        let class = JobClass::of_module(&lease.tenant, log.len()).deferred();
         self.writer.ask_in(class, move |store| store.complete_attempt(&lease, &report, &log, &next, now)).await
     }
 
@@ -255,6 +256,103 @@ impl Journal for Sqlite {
 mod tests {
     use super::*;
     use crate::error::StorageErrorKind;
+
+    fn event(number: usize) -> Arc<Event> {
+        let header = modhost_core::event::Header {
+            id: format!("evt_{number}"),
+            source: "unique".into(),
+            name: "test.happened".to_owned(),
+            tenant: "acme".into(),
+            user_id: None,
+            company_id: None,
+            created_at: None,
+        };
+        Arc::new(Event::new(header, bytes::Bytes::from_static(b"{}"), 0..2))
+    }
+
+    /// Does everything that happens to deliveries, several times, with values that differ.
+    async fn run_deliveries(journal: &Sqlite) {
+        let (owner, duration): (Arc<str>, _) = ("host".into(), Duration::from_secs(30));
+        for number in 0..30 {
+            let (event, modules): (_, &[&str]) =
+                (event(number), if number % 2 == 0 { &["Echo"] } else { &["Echo", "Log"] });
+            let new = modules.iter().map(|module| NewDelivery {
+                id: DeliveryId::new(&event, &(*module).into()),
+                module: (*module).into(),
+                ordered_chat: (number % 3 > 0).then(|| format!("chat_{}", number % 3)),
+                lease: (number % 5 < 3).then(|| super::super::NewLease { owner: owner.clone(), duration }),
+            });
+            let Recorded::New { leases: mut held, .. } = journal.record(event.clone(), new.collect()).await.unwrap()
+            else {
+                panic!("a new event is a duplicate")
+            };
+            for module in modules {
+                let (tenant, module, owner) = ("acme".into(), (*module).into(), owner.clone());
+                let claim = Claim { tenant, module, limit: 8, owner, lease: duration };
+                held.extend(journal.claim(claim).await.unwrap().into_iter().map(|claimed| claimed.lease));
+            }
+            journal.heartbeat(&owner, held.clone(), duration).await.unwrap();
+            for (index, lease) in held.into_iter().enumerate() {
+                for answer in [None, Some(vec![7; 20_000])] {
+                    let at = std::time::SystemTime::UNIX_EPOCH;
+                    let call = Call { number: 0, import: "search.search".into(), arguments: vec![1], answer, at };
+                    journal.write(&lease, call).unwrap().durable().await.unwrap();
+                }
+                let report = AttemptReport { took: duration, version: None, outcome: "it".into(), log: Vec::new() };
+                let reason = "because".into();
+                match (index + number) % 4 {
+                    0 => drop(journal.unclaim(&lease).await.unwrap()),
+                    1 => {
+                        let next = Disposition::Retry { after: Duration::ZERO, reason };
+                        journal.complete_attempt(&lease, report, next).await.unwrap();
+                    }
+                    2 => {
+                        journal.complete_attempt(&lease, report, Disposition::Dead { reason }).await.unwrap();
+                        journal.resend(&lease.delivery, number % 3 == 0).await.unwrap();
+                    }
+                    _ => drop(journal.complete_attempt(&lease, report, Disposition::Completed).await.unwrap()),
+                }
+            }
+        }
+        journal.reclaim(Some("another")).await.unwrap();
+    }
+
+    /// SQLite prepares a statement again if its plan depends on a value, and reads a whole table if a partial index
+    /// doesn't fit: neither may happen to a statement that runs for every delivery.
+    #[tokio::test]
+    async fn statements_are_prepared_once_and_read_no_whole_table() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = Sqlite::open(SqliteSettings { directory: directory.path().to_owned() }).await.unwrap();
+        run_deliveries(&journal).await;
+        let checked = journal.writer.ask(|store| {
+            let connection = crate::sqlite::WriteStore::connection(store);
+            let (used, mut wrong) = (connection.used.take(), Vec::new());
+            for sql in &used {
+                let prepared = connection.prepare_cached(sql)?.get_status(rusqlite::StatementStatus::RePrepare);
+                if prepared > 0 {
+                    wrong.push(format!("prepared again {prepared} times: {sql}"));
+                }
+                let Ok(mut explain) = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")) else { continue };
+                let values = vec![1; explain.parameter_count()];
+                let mut rows = explain.query(rusqlite::params_from_iter(values))?;
+                while let Some(row) = rows.next()? {
+                    let step: String = row.get(3)?;
+                    let is_table =
+                        ["deliveries", "d", "events", "e", "calls", "c", "attempts", "changes", "known_events"]
+                            .iter()
+                            .any(|table| step == format!("SCAN {table}"));
+                    if is_table {
+                        wrong.push(format!("{step}: {sql}"));
+                    }
+                }
+            }
+            Ok((used.len(), wrong))
+        });
+        let (used, wrong) = checked.await.unwrap();
+        assert!(used > 30, "{used} statements were used");
+        assert!(wrong.is_empty(), "{wrong:#?}");
+        journal.close().await.unwrap();
+    }
 
     #[tokio::test]
     async fn panicking_job_fails_alone() {

@@ -6,8 +6,8 @@ use rusqlite::{OptionalExtension, params};
 
 use super::claim::numbers;
 use super::store::Store;
+use crate::journal::Retention;
 use crate::journal::usage::{Part, id_bytes};
-use crate::journal::{Retention, State};
 use modhost_core::clock::whole_millis;
 use modhost_core::event::Name;
 
@@ -23,22 +23,27 @@ const VACUUM_PAGES: u32 = 16;
 /// The number of free pages that the file keeps for later writes (1 MiB).
 const SPARE_PAGES: i64 = 256;
 
-macro_rules! oldest {
-    ($state:literal) => {
+/// A query for deliveries of a lane in a final state, those that ended first before others. It names the states as the
+/// partial index does, because SQLite uses the index only then.
+macro_rules! ended {
+    ($state:literal, $rest:literal) => {
         concat!(
             "SELECT changed_at, seq FROM deliveries INDEXED BY deliveries_ended WHERE lane = ?1 ",
             "AND state IN ('completed', 'dropped', 'dead') AND state = '",
             $state,
-            "' ORDER BY changed_at, seq LIMIT 1"
+            "' ",
+            $rest
         )
     };
 }
 
-/// The queries for the delivery of a lane that ended first in each final state. They name the states as the partial index
-/// does, because SQLite uses it only then.
-const OLDEST_COMPLETED: &str = oldest!("completed");
-const OLDEST_DROPPED: &str = oldest!("dropped");
-const OLDEST_DEAD: &str = oldest!("dead");
+const OLDEST_COMPLETED: &str = ended!("completed", "ORDER BY changed_at, seq LIMIT 1");
+const OLDEST_DROPPED: &str = ended!("dropped", "ORDER BY changed_at, seq LIMIT 1");
+const OLDEST_DEAD: &str = ended!("dead", "ORDER BY changed_at, seq LIMIT 1");
+
+const OLD_COMPLETED: &str = ended!("completed", "AND changed_at < ?2 ORDER BY changed_at, seq LIMIT ?3");
+const OLD_DROPPED: &str = ended!("dropped", "AND changed_at < ?2 ORDER BY changed_at, seq LIMIT ?3");
+const OLD_DEAD: &str = ended!("dead", "AND changed_at < ?2 ORDER BY changed_at, seq LIMIT ?3");
 
 /// The progress of one call of [`Store::purge`].
 struct Step {
@@ -77,17 +82,16 @@ impl Store {
 
     /// Returns deliveries that are old enough to be removed, in the order they ended.
     fn too_old(&self, keep: &Retention, now: i64, batch: u32) -> rusqlite::Result<Vec<i64>> {
-        let sql = "SELECT changed_at, seq FROM deliveries WHERE state = ?1 AND changed_at < ?2 \
-                   ORDER BY changed_at, seq LIMIT ?3";
+        let lanes = self.lane_ids();
         let mut too_old: Vec<(i64, i64)> = Vec::new();
-        for (state, kept) in
-            [(State::Completed, keep.completed), (State::Dropped, keep.completed), (State::Dead, keep.dead)]
-        {
+        for (sql, kept) in [(OLD_COMPLETED, keep.completed), (OLD_DROPPED, keep.completed), (OLD_DEAD, keep.dead)] {
             let before = now.saturating_sub(whole_millis(kept));
             let mut statement = self.sql(sql)?;
-            let mut rows = statement.query(params![state, before, batch])?;
-            while let Some(row) = rows.next()? {
-                too_old.push((row.get(0)?, row.get(1)?));
+            for lane in &lanes {
+                let mut rows = statement.query(params![lane, before, batch])?;
+                while let Some(row) = rows.next()? {
+                    too_old.push((row.get(0)?, row.get(1)?));
+                }
             }
         }
         too_old.sort_unstable();
@@ -161,7 +165,8 @@ impl Store {
         self.sql("DELETE FROM changes WHERE delivery = ?1")?.execute([seq])?;
         self.sql("DELETE FROM deliveries WHERE seq = ?1")?.execute([seq])?;
         self.count(row.lane, Some(row.state), None);
-        if !self.sql("SELECT 1 FROM deliveries WHERE event = ?1 LIMIT 1")?.exists([row.event])? {
+        let others = "SELECT 1 FROM deliveries WHERE event = ?1 AND single = 0 LIMIT 1";
+        if row.is_single || !self.sql(others)?.exists([row.event])? {
             let sql = "UPDATE known_events SET event = NULL \
                        WHERE (id, source, tenant) = (SELECT id, source, tenant FROM events WHERE number = ?1) AND event = ?1";
             self.sql(sql)?.execute([row.event])?;

@@ -1,5 +1,6 @@
 //! Queries that run concurrently with the writer: lists, the history of a delivery, its calls.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rusqlite::types::Value;
@@ -52,7 +53,7 @@ pub(super) fn list(
     filter: &Filter,
     totals: [u64; State::ALL.len()],
 ) -> rusqlite::Result<Vec<Summary>> {
-    let mut from = "deliveries d";
+    let mut from = "deliveries d CROSS JOIN events e ON e.number = d.event CROSS JOIN lanes l ON l.id = d.lane";
     let mut conditions = vec!["1"];
     let mut values: Vec<Value> = Vec::new();
     let mut want = |condition, value: Value| {
@@ -62,12 +63,13 @@ pub(super) fn list(
     if let Some(state) = filter.state {
         want("d.state = ?", state.name().to_owned().into());
         if totals[state as usize] <= MAX_SORTED {
-            from = "deliveries d INDEXED BY deliveries_by_state";
+            from = if state.is_final() { FROM_ENDED } else { FROM_UNFINISHED };
         }
     }
     if let Some(event) = &filter.event {
-        want(of_event(connection)?, event.clone().into());
-        from = "deliveries d INDEXED BY deliveries_by_event";
+        let seqs = serde_json::to_string(&of_event(connection, event)?).unwrap_or_default();
+        want("d.seq IN (SELECT value FROM json_each(?))", seqs.into());
+        from = "deliveries d CROSS JOIN events e ON e.number = d.event CROSS JOIN lanes l ON l.id = d.lane";
     }
     if let Some(module) = &filter.module {
         want("l.module = ?", module.as_str().to_owned().into());
@@ -79,8 +81,7 @@ pub(super) fn list(
         want("max(d.changed_at, e.received_at) >= ?", to_millis(since).into());
     }
     let sql = format!(
-        "SELECT {} FROM {from} CROSS JOIN events e ON e.number = d.event CROSS JOIN lanes l ON l.id = d.lane WHERE {} \
-         ORDER BY d.seq DESC LIMIT {}",
+        "SELECT {} FROM {from} WHERE {} ORDER BY d.seq DESC LIMIT {}",
         summary_columns!(),
         conditions.join(" AND "),
         filter.limit.map_or(-1, i64::from)
@@ -88,16 +89,47 @@ pub(super) fn list(
     connection.prepare_cached(&sql)?.query_map(params_from_iter(values), summary)?.collect()
 }
 
-/// Returns the SQL condition that selects the deliveries of an event by its id. The tables that contain event ids
-/// depend on the schema version, because an offline journal is read without migrating it.
-fn of_event(connection: &Connection) -> rusqlite::Result<&'static str> {
-    let is_new = connection.prepare_cached("SELECT 1 FROM sqlite_schema WHERE name = 'known_before'")?.exists([])?;
-    Ok(if is_new {
-        "d.event IN (WITH wanted (id) AS (VALUES (?)) SELECT event FROM known_events JOIN wanted USING (id) \
-         UNION ALL SELECT event FROM known_before JOIN wanted USING (id))"
+/// The tables of a list of few waiting or running deliveries.
+const FROM_UNFINISHED: &str = "deliveries d INDEXED BY deliveries_unfinished \
+    CROSS JOIN events e ON e.number = d.event AND d.state IN ('waiting', 'running') CROSS JOIN lanes l ON l.id = d.lane";
+
+/// The tables of a list of few deliveries in a final state.
+const FROM_ENDED: &str = "lanes l CROSS JOIN deliveries d INDEXED BY deliveries_ended \
+    ON d.lane = l.id AND d.state IN ('completed', 'dropped', 'dead') CROSS JOIN events e ON e.number = d.event";
+
+/// Returns the sequence numbers of the deliveries of an event by its id. The tables that contain event ids depend on the
+/// version of the schema, because an offline journal is read without migrating it.
+fn of_event(connection: &Connection, event: &str) -> rusqlite::Result<Vec<i64>> {
+    let version = schema_version(connection)?;
+    let mut numbers =
+        integers(connection, "SELECT event FROM known_events WHERE id = ?1 AND event IS NOT NULL", event)?;
+    if version >= 2 {
+        let sql = "SELECT event FROM known_before WHERE id = ?1 AND event IS NOT NULL";
+        numbers.extend(integers(connection, sql, event)?);
+    }
+    let sql = if version >= COMPACT {
+        "SELECT seq FROM deliveries WHERE seq = ?1 AND single = 1 \
+         UNION ALL SELECT seq FROM deliveries WHERE event = ?1 AND single = 0"
     } else {
-        "d.event IN (SELECT event FROM known_events WHERE id = ?)"
-    })
+        "SELECT seq FROM deliveries WHERE event = ?1"
+    };
+    let mut seqs = Vec::new();
+    for number in numbers {
+        seqs.extend(integers(connection, sql, number)?);
+    }
+    Ok(seqs)
+}
+
+/// The version of the schema since which a delivery's row contains its last change and attempt.
+const COMPACT: i64 = 5;
+
+fn schema_version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.prepare_cached("PRAGMA user_version")?.query_row([], |row| row.get(0))
+}
+
+/// Returns the rows of a query with one integer column and one parameter.
+fn integers(connection: &Connection, sql: &str, value: impl rusqlite::ToSql) -> rusqlite::Result<Vec<i64>> {
+    connection.prepare_cached(sql)?.query_map([value], |row| row.get(0))?.collect()
 }
 
 /// Everything recorded about a delivery, with an event that is not parsed yet.
@@ -133,16 +165,52 @@ pub(super) fn show(connection: &Connection, delivery: &DeliveryId) -> rusqlite::
         })
         .optional()?;
     let Some((summary, event, seq)) = found else { return Ok(None) };
-    let recorded = Change { at: summary.received_at, state: State::Waiting, reason: None };
-    let mut all_changes = vec![recorded];
-    all_changes.extend(changes(connection, seq)?);
-    let (attempts, calls) = (attempts(connection, seq)?, calls_of(connection, seq)?);
-    Ok(Some(DeliveryHistory { summary, event, changes: all_changes, attempts, calls }))
+    let mut changes = BTreeMap::new();
+    changes.insert(0, Change { at: summary.received_at, state: State::Waiting, reason: None });
+    let mut attempts = attempts(connection, seq)?;
+    if schema_version(connection)? >= COMPACT {
+        let (last, attempt) = latest(connection, seq)?;
+        changes.extend(last);
+        attempts.extend(attempt);
+    }
+    // Also those that an earlier version wrote although the row has them, too.
+    changes.extend(stored_changes(connection, seq)?);
+    let changes = changes.into_values().collect();
+    Ok(Some(DeliveryHistory { summary, event, changes, attempts, calls: calls_of(connection, seq)? }))
 }
 
-fn changes(connection: &Connection, seq: i64) -> rusqlite::Result<Vec<Change>> {
-    let sql = "SELECT at, state, reason FROM changes WHERE delivery = ?1 ORDER BY number";
-    let change = |row: &Row<'_>| Ok(Change { at: from_millis(row.get(0)?), state: row.get(1)?, reason: row.get(2)? });
+/// Returns the changes, each with its number, and the attempt that are in the row of a delivery.
+fn latest(connection: &Connection, seq: i64) -> rusqlite::Result<(Vec<(i64, Change)>, Option<Attempt>)> {
+    let sql = "SELECT changes, changed_at, state, reason, leased_at, attempt, owner, started, version, outcome, log \
+               FROM deliveries WHERE seq = ?1";
+    connection.prepare_cached(sql)?.query_row([seq], |row| {
+        let number: i64 = row.get(0)?;
+        if number == 0 {
+            return Ok((Vec::new(), None));
+        }
+        let changed_at = from_millis(row.get(1)?);
+        let mut changes = vec![(number, Change { at: changed_at, state: row.get(2)?, reason: row.get(3)? })];
+        let Some(leased_at) = row.get::<_, Option<i64>>(4)? else { return Ok((changes, None)) };
+        changes.push((number - 1, Change { at: from_millis(leased_at), state: State::Running, reason: None }));
+        let attempt = Attempt {
+            number: row.get(5)?,
+            owner: row.get(6)?,
+            started: from_millis(row.get(7)?),
+            ended: changed_at,
+            version: row.get(8)?,
+            outcome: row.get(9)?,
+            log: log_lines(&row.get::<_, String>(10)?)?,
+        };
+        Ok((changes, Some(attempt)))
+    })
+}
+
+/// Returns the changes that have rows of their own, each with its number.
+fn stored_changes(connection: &Connection, seq: i64) -> rusqlite::Result<Vec<(i64, Change)>> {
+    let sql = "SELECT number, at, state, reason FROM changes WHERE delivery = ?1";
+    let change = |row: &Row<'_>| {
+        Ok((row.get(0)?, Change { at: from_millis(row.get(1)?), state: row.get(2)?, reason: row.get(3)? }))
+    };
     connection.prepare_cached(sql)?.query_map([seq], change)?.collect()
 }
 

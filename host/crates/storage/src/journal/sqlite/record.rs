@@ -4,8 +4,10 @@ use bytes::Bytes;
 use rusqlite::{Connection, Row, params};
 
 use super::column::NameColumn;
+use super::delivery_row::DeliveryRow;
+use super::running::RunningDelivery;
 use super::store::Store;
-use crate::journal::usage::{Part, id_bytes, recorded_bytes};
+use crate::journal::usage::{DELIVERY_BYTES, Part, event_bytes, id_bytes, recorded_bytes};
 use crate::journal::{Lease, NewDelivery, Recorded, State};
 use modhost_core::clock::{from_millis, whole_millis};
 use modhost_core::event::{Event, Header};
@@ -17,7 +19,7 @@ impl Store {
         if self.has_v1_keys && self.was_known_before(event)? {
             return Ok(Recorded::Duplicate);
         }
-        let number = (!deliveries.is_empty()).then(|| self.number_event());
+        let number = (!deliveries.is_empty()).then(|| self.next_seq());
         let sql = "INSERT INTO known_events (id, source, tenant, at, event) VALUES (?1, ?2, ?3, ?4, ?5) \
                    ON CONFLICT DO NOTHING";
         let values = params![event.id, event.source.as_str(), event.tenant.as_str(), at, number];
@@ -29,8 +31,9 @@ impl Store {
         if let Some(number) = number {
             self.usage.add(&event.tenant, Part::Unfinished, recorded_bytes(event, deliveries.len()).cast_signed());
             self.write_event(number, event, at)?;
+            let is_single = deliveries.len() == 1;
             for delivery in deliveries {
-                leases.extend(self.write_delivery(number, event, delivery, at)?);
+                leases.extend(self.write_delivery(number, is_single, event, delivery, at)?);
             }
         }
         Ok(Recorded::New { at: from_millis(at), leases })
@@ -70,6 +73,7 @@ impl Store {
     fn write_delivery(
         &mut self,
         number: i64,
+        is_single: bool,
         event: &Event,
         new: &NewDelivery,
         at: i64,
@@ -80,22 +84,50 @@ impl Store {
             Some(chat) => self.chat_is_busy(lane, chat)?,
             None => false,
         };
-        let seq = self.number_delivery();
-        let Some(lease) = new.lease.as_ref().filter(|_| !blocked) else {
-            let sql = "INSERT INTO deliveries (seq, id, event, lane, chat, behind, state, attempt, earlier, due_at, timed, \
-                       changed_at, changes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'waiting', 0, 0, ?7, 0, ?7, 0)";
-            self.sql(sql)?.execute(params![seq, new.id.as_str(), number, lane, chat, blocked, at])?;
-            self.count(lane, None, Some(State::Waiting));
-            return Ok(None);
+        let lease = new.lease.as_ref().filter(|_| !blocked);
+        let until = lease.map(|lease| at.saturating_add(whole_millis(lease.duration)));
+        let row = DeliveryRow {
+            seq: self.number_delivery(),
+            id: new.id.clone(),
+            event: number,
+            is_single,
+            lane,
+            chat: new.ordered_chat.clone(),
+            blocked,
+            state: if lease.is_some() { State::Running } else { State::Waiting },
+            attempt: u32::from(lease.is_some()),
+            earlier_attempts: 0,
+            due_at: at,
+            has_due_time: false,
+            owner: lease.map(|lease| lease.owner.to_string()),
+            lease_until: until,
+            version: None,
+            changed_at: at,
+            changes: i64::from(lease.is_some()),
+            leased_at: None,
         };
-        let sql = "INSERT INTO deliveries (seq, id, event, lane, chat, behind, state, attempt, earlier, due_at, timed, \
-                   owner, lease_until, changed_at, changes) \
-                   VALUES (?1, ?2, ?3, ?4, ?5, 0, 'running', 1, 0, ?6, 0, ?7, ?8, ?6, 1)";
-        let until = at.saturating_add(whole_millis(lease.duration));
-        self.sql(sql)?.execute(params![seq, new.id.as_str(), number, lane, chat, at, &*lease.owner, until])?;
-        let sql = "INSERT INTO changes (delivery, number, at, state) VALUES (?1, 1, ?2, 'running')";
-        self.sql(sql)?.execute(params![seq, at])?;
-        self.count(lane, None, Some(State::Running));
+        let sql = "INSERT INTO deliveries (seq, id, event, single, lane, chat, behind, state, attempt, earlier, due_at, \
+                   timed, owner, lease_until, changed_at, changes) \
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, ?10, 0, ?11, ?12, ?10, ?13)";
+        self.sql(sql)?.execute(params![
+            row.seq,
+            row.id.as_str(),
+            row.event,
+            row.is_single,
+            row.lane,
+            row.chat,
+            row.blocked,
+            row.state,
+            row.attempt,
+            row.due_at,
+            row.owner,
+            row.lease_until,
+            row.changes
+        ])?;
+        self.count(lane, None, Some(row.state));
+        let Some(lease) = lease else { return Ok(None) };
+        let event_bytes = event_bytes(event.raw().len()).cast_signed();
+        self.running.insert(RunningDelivery { row, bytes: Some(DELIVERY_BYTES.cast_signed()), event_bytes });
         let (delivery, tenant) = (new.id.clone(), event.tenant.clone());
         Ok(Some(Lease { delivery, tenant, owner: lease.owner.clone(), attempt: 1 }))
     }
@@ -145,6 +177,11 @@ impl StoredEvent {
             payload_length: read_usize(row, first + 9)?,
             body: row.get(first + 10)?,
         })
+    }
+
+    /// Returns the length of the body.
+    pub(super) fn body_length(&self) -> usize {
+        self.body.len()
     }
 
     /// Parses the event.

@@ -7,7 +7,7 @@ pub(super) const JOURNAL: DatabaseKind = DatabaseKind {
     name: "journal",
     file: "journal.sqlite",
     application_id: 0x6d64_686a,
-    migrations: &[V1, V2, MARK, V4],
+    migrations: &[V1, V2, MARK, V4, V5],
 };
 
 /// The first version. Foreign keys only document the tables; SQLite does not enforce them, because the writer maintains
@@ -186,4 +186,24 @@ GROUP BY tenant;
 CREATE INDEX deliveries_ended ON deliveries (lane, state, changed_at) WHERE state IN ('completed', 'dropped', 'dead');
 DROP INDEX known_events_by_age;
 CREATE INDEX known_events_by_tenant ON known_events (tenant, at) WHERE event IS NULL;
+";
+
+/// Lets a delivery that completes at its first attempt take two writes of one row: a row of its own for the attempt, for
+/// each change, and for its event's list of deliveries is written only once there is more than one of them.
+const V5: &str = "
+-- single: the delivery is the only one of its event, whose number is its seq.
+ALTER TABLE deliveries ADD COLUMN single INTEGER NOT NULL DEFAULT 0;
+
+-- The attempt that ended at changed_at with the present state: when it was leased and when it began, its outcome, and its
+-- log. Its number is attempt, and owner and version are its own. It moves to attempts when the state changes. So does a
+-- change of the state: the last one, and the lease of this attempt, are in changes only if an earlier version wrote them.
+ALTER TABLE deliveries ADD COLUMN leased_at INTEGER;
+ALTER TABLE deliveries ADD COLUMN started INTEGER;
+ALTER TABLE deliveries ADD COLUMN outcome TEXT;
+ALTER TABLE deliveries ADD COLUMN log TEXT;
+
+DROP INDEX deliveries_by_event;
+CREATE INDEX deliveries_of_event ON deliveries (event) WHERE single = 0;
+DROP INDEX deliveries_by_state;
+CREATE INDEX deliveries_unfinished ON deliveries (state, lane) WHERE state IN ('waiting', 'running');
 ";

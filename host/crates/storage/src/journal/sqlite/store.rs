@@ -10,6 +10,7 @@ use rusqlite::{CachedStatement, params};
 use super::calls::Unwritten;
 use super::checkpoint::Checkpoints;
 use super::counts::{Counts, Tally};
+use super::running::RunningDeliveries;
 use super::tenant_usages::TenantUsages;
 use crate::error::StorageError;
 use crate::journal::{JournalError, State};
@@ -35,10 +36,10 @@ pub(super) struct Store {
     counts: Arc<Counts>,
     /// The changes of the counts by the open transaction.
     tallies: Vec<Tally>,
-    /// The number of the next event.
-    next_event: i64,
-    /// The sequence number of the next delivery.
+    /// The sequence number of the next delivery. An event has the number of its first delivery.
     next_seq: i64,
+    /// The deliveries that run, with the changes of the open transaction.
+    pub(super) running: RunningDeliveries,
     /// Deliveries with a call that could not be written. See [`super::calls`].
     pub(super) unwritten: HashMap<DeliveryId, Unwritten>,
 }
@@ -55,8 +56,9 @@ impl Store {
             counts.ids().into_iter().map(|(id, tenant, module)| ((tenant, module), id)).collect();
         let next = |sql| connection.query_row(sql, [], |row| row.get::<_, Option<i64>>(0)).map(|n| n.unwrap_or(0) + 1);
         Ok(Self {
-            next_event: next("SELECT max(number) FROM events")?,
-            next_seq: next("SELECT max(seq) FROM deliveries")?,
+            // Earlier versions counted events and deliveries apart.
+            next_seq: next("SELECT max(number) FROM events")?.max(next("SELECT max(seq) FROM deliveries")?),
+            running: RunningDeliveries::default(),
             usage: TenantUsages::load(&connection, &lanes)?,
             last_lane: lanes.values().copied().max().unwrap_or(0),
             has_v1_keys: super::record::has_v1_keys(&connection)?,
@@ -85,10 +87,9 @@ impl Store {
         crate::sqlite::Mark::touch(&self.connection)
     }
 
-    /// Assigns the number of the next event.
-    pub(super) fn number_event(&mut self) -> i64 {
-        self.next_event += 1;
-        self.next_event - 1
+    /// Returns the sequence number of the next delivery.
+    pub(super) fn next_seq(&self) -> i64 {
+        self.next_seq
     }
 
     /// Assigns the sequence number of the next delivery.
@@ -106,6 +107,11 @@ impl Store {
     /// Returns the id of a lane; `None` if no delivery was ever recorded in it.
     pub(super) fn known_lane(&self, tenant: &Name, module: &Name) -> Option<i64> {
         self.lanes.get(&(tenant.clone(), module.clone())).copied()
+    }
+
+    /// Returns the ids of all lanes.
+    pub(super) fn lane_ids(&self) -> Vec<i64> {
+        self.lanes.values().copied().collect()
     }
 
     /// Returns the ids of a tenant's lanes.
@@ -151,6 +157,7 @@ impl WriteStore for Store {
     /// Discards the changes of the transaction. The numbers it assigned stay unused.
     fn on_rollback(&mut self) {
         self.tallies.clear();
+        self.running.clear();
         self.usage.roll_back();
         let last_lane = self.last_lane;
         self.lanes.retain(|_, id| *id <= last_lane);

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use rusqlite::{Connection, params};
 
 use super::column::NameColumn;
+use super::delivery_row::DeliveryRow;
 use super::store::Store;
 use crate::journal::usage::{ATTEMPT_BYTES, CALL_BYTES, DELIVERY_BYTES, Part, PartBytes, Usage, event_bytes};
 use crate::sqlite::WriteConnection;
@@ -90,17 +91,26 @@ pub(super) fn read(connection: &Connection) -> rusqlite::Result<Usage> {
 }
 
 impl Store {
-    /// Moves the bytes of a delivery, and of its event if no other delivery of the event is unfinished, when the delivery
-    /// ends or is queued again.
-    pub(super) fn move_usage(&mut self, seq: i64, event: i64, lane: i64, to: Part) -> rusqlite::Result<()> {
-        let mut bytes = self.delivery_bytes(seq)?;
-        let sql = "SELECT 1 FROM deliveries WHERE event = ?1 AND seq <> ?2 AND state IN ('waiting', 'running') LIMIT 1";
-        if !self.sql(sql)?.exists([event, seq])? {
-            bytes += self.event_bytes(event)?;
+    /// Moves the bytes of a delivery that ended or was queued again, and of its event if no other delivery of the event is
+    /// unfinished. `row` is as written.
+    pub(super) fn move_usage(&mut self, row: &DeliveryRow) -> rusqlite::Result<()> {
+        let known = self.running.bytes(&row.id);
+        let mut bytes = match known {
+            Some((delivery, _)) => delivery,
+            None => self.delivery_bytes(row.seq)?,
+        };
+        let sql = "SELECT 1 FROM deliveries WHERE event = ?1 AND single = 0 AND seq <> ?2 \
+                   AND state IN ('waiting', 'running') LIMIT 1";
+        if row.is_single || !self.sql(sql)?.exists([row.event, row.seq])? {
+            bytes += match known {
+                Some((_, event)) => event,
+                None => self.event_bytes(row.event)?,
+            };
         }
+        let to = Part::of_delivery(row.state.is_final());
         let from = if to == Part::Ended { Part::Unfinished } else { Part::Ended };
-        self.usage.add_to_lane(lane, from, -bytes);
-        self.usage.add_to_lane(lane, to, bytes);
+        self.usage.add_to_lane(row.lane, from, -bytes);
+        self.usage.add_to_lane(row.lane, to, bytes);
         Ok(())
     }
 
@@ -117,7 +127,9 @@ impl Store {
                    WHERE delivery = ?1";
         let values = [seq, ATTEMPT_BYTES.cast_signed()];
         let attempts: i64 = self.sql(sql)?.query_row(values, |row| row.get(0))?;
-        Ok(DELIVERY_BYTES.cast_signed() + self.calls_bytes(seq, 0)? + attempts)
+        let sql = "SELECT coalesce(?2 + octet_length(outcome) + octet_length(log), 0) FROM deliveries WHERE seq = ?1";
+        let last: i64 = self.sql(sql)?.query_row(values, |row| row.get(0))?;
+        Ok(DELIVERY_BYTES.cast_signed() + self.calls_bytes(seq, 0)? + attempts + last)
     }
 
     /// Returns the size of the calls of a delivery from a number on.
