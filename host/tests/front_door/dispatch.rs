@@ -69,7 +69,9 @@ impl BlockingJournal {
 
 #[async_trait]
 impl Journal for BlockingJournal {
-    async fn record(&self, event: Arc<Event>, deliveries: Vec<NewDelivery>) -> Result<Recorded> {
+    async fn record(&self, event: Arc<Event>, mut deliveries: Vec<NewDelivery>) -> Result<Recorded> {
+        // Every delivery is claimed, so that its claim can be blocked.
+        deliveries.iter_mut().for_each(|new| new.lease = None);
         let recorded = self.inner.record(event, deliveries).await;
         self.after_commit("record").await;
         recorded

@@ -55,7 +55,8 @@ pub trait Journal: Send + Sync + 'static {
     /// Records an event with its deliveries, durably and in one transaction. An event whose tenant, source and id are
     /// known is a duplicate and not recorded again, even if its deliveries ended long ago, as long as its id is kept.
     /// Of an event without deliveries, the engine stores only the id. A delivery with a [`NewDelivery::lease`] is leased
-    /// in the same transaction, as [`Journal::claim`] would, so that a host that can run it at once need not claim it.
+    /// in the same transaction, as [`Journal::claim`] would, so that a host that can run it at once need not claim it;
+    /// where the engine doesn't, it waits.
     async fn record(&self, event: Arc<Event>, deliveries: Vec<NewDelivery>) -> Result<Recorded>;
 
     // ---- dispatch

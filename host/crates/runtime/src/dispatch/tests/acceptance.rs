@@ -52,6 +52,7 @@ async fn releases_capacity_when_record_fails() {
     for point in [Point::Before, Point::After] {
         for disconnects in [false, true] {
             let (host, counted) = (TestHost::new().await, Arc::default());
+            host.journal.lease_on_record(false);
             let sent = event("evt_1", "Echo");
             if disconnects {
                 disconnects_at(&host, &sent, point, &counted).await.fail();

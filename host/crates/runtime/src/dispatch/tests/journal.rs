@@ -1,5 +1,6 @@
 //! A journal whose operations a test can hold and fail.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -58,6 +59,7 @@ pub(super) enum Pass {
 pub(super) struct GatedJournal {
     pub(super) memory: Memory,
     gates: Mutex<Gates>,
+    leases_on_record: AtomicBool,
 }
 
 #[derive(Default)]
@@ -103,7 +105,12 @@ impl Held {
 
 impl GatedJournal {
     pub(super) fn new(memory: Memory) -> Self {
-        Self { memory, gates: Mutex::default() }
+        Self { memory, gates: Mutex::default(), leases_on_record: AtomicBool::new(true) }
+    }
+
+    /// Sets whether deliveries are leased as they are recorded, where the dispatcher asks for it. Otherwise they are claimed.
+    pub(super) fn lease_on_record(&self, leases_on_record: bool) {
+        self.leases_on_record.store(leases_on_record, Ordering::Relaxed);
     }
 
     /// Holds the next operation of this kind at a point.
@@ -188,7 +195,10 @@ impl GatedJournal {
 
 #[async_trait]
 impl Journal for GatedJournal {
-    async fn record(&self, event: Arc<Event>, deliveries: Vec<NewDelivery>) -> Result<Recorded> {
+    async fn record(&self, event: Arc<Event>, mut deliveries: Vec<NewDelivery>) -> Result<Recorded> {
+        if !self.leases_on_record.load(Ordering::Relaxed) {
+            deliveries.iter_mut().for_each(|new| new.lease = None);
+        }
         self.gated(Op::Record, None, self.memory.record(event, deliveries)).await
     }
 

@@ -280,6 +280,7 @@ async fn continues_when_recorded_outcome_is_reported_as_failed() {
 #[tokio::test]
 async fn runs_delivery_of_lost_claim_when_its_lease_expires() {
     let host = TestHost::new().await;
+    host.journal.lease_on_record(false);
     host.journal.fail(Op::Claim, Point::After, None);
     let delivery = host.accepted(&event("evt_1", "Echo")).await;
     host.settle().await;

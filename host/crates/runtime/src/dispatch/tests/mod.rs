@@ -6,6 +6,7 @@
 //! something that never happens fails after a number of steps.
 
 mod acceptance;
+mod immediate;
 mod journal;
 mod leases;
 mod limits;

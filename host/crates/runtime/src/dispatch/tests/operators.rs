@@ -26,6 +26,7 @@ async fn starts_nothing_while_a_module_is_paused() {
 async fn finishes_claim_in_progress_when_module_is_paused() {
     for point in [Point::Before, Point::After] {
         let host = TestHost::of(Setup { concurrency: 1, ..Setup::default() }).await;
+        host.journal.lease_on_record(false);
         let mut held = host.journal.hold(Op::Claim, point);
         let first = host.accepted(&event("evt_1", "Echo")).await;
         let second = host.accepted(&event("evt_2", "Echo")).await;
@@ -63,6 +64,7 @@ async fn starts_deliveries_when_module_is_resumed_while_lanes_are_read() {
 #[tokio::test]
 async fn returns_delivery_claimed_without_a_version() {
     let host = TestHost::new().await;
+    host.journal.lease_on_record(false);
     let mut held = host.journal.hold(Op::Claim, Point::After);
     let delivery = host.accepted(&event("evt_1", "Echo")).await;
     host.until("the claim", || held.is_reached()).await;
@@ -83,6 +85,7 @@ async fn returns_delivery_claimed_without_a_version() {
 #[tokio::test]
 async fn drops_delivery_before_it_is_claimed() {
     let host = TestHost::new().await;
+    host.journal.lease_on_record(false);
     let mut held = host.journal.hold(Op::Claim, Point::Before);
     let delivery = host.accepted(&question("evt_1", "Echo")).await;
     host.until("the claim", || held.is_reached()).await;
@@ -99,6 +102,7 @@ async fn drops_delivery_before_it_is_claimed() {
 #[tokio::test]
 async fn does_not_drop_claimed_delivery() {
     let host = TestHost::new().await;
+    host.journal.lease_on_record(false);
     let mut held = host.journal.hold(Op::Claim, Point::After);
     let delivery = host.accepted(&event("evt_1", "Echo")).await;
     host.until("the claim", || held.is_reached()).await;
@@ -183,6 +187,7 @@ async fn resends_delivery_once() {
 async fn runs_delivery_resent_during_a_claim() {
     for point in [Point::Before, Point::After] {
         let host = TestHost::new().await;
+        host.journal.lease_on_record(false);
         let delivery = host.accepted(&event("evt_1", "Echo")).await;
         host.end(&delivery, failed(Retry::No)).await;
         let mut held = host.journal.hold(Op::Claim, point);

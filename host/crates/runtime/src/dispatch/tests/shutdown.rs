@@ -79,6 +79,7 @@ async fn returns_deliveries_that_outlast_the_grace_period() {
 async fn runs_deliveries_claimed_during_shutdown() {
     for point in [Point::Before, Point::After] {
         let host = TestHost::new().await;
+        host.journal.lease_on_record(false);
         let mut held = host.journal.hold(Op::Claim, point);
         let delivery = host.accepted(&event("evt_1", "Echo")).await;
         host.until("the claim", || held.is_reached()).await;
@@ -96,6 +97,7 @@ async fn runs_deliveries_claimed_during_shutdown() {
 #[tokio::test]
 async fn returns_deliveries_claimed_after_the_grace_period() {
     let host = TestHost::new().await;
+    host.journal.lease_on_record(false);
     let mut held = host.journal.hold(Op::Claim, Point::After);
     let delivery = host.accepted(&event("evt_1", "Echo")).await;
     host.until("the claim", || held.is_reached()).await;
@@ -114,6 +116,7 @@ async fn returns_deliveries_claimed_after_the_grace_period() {
 #[tokio::test]
 async fn stops_when_a_claim_never_ends() {
     let host = TestHost::new().await;
+    host.journal.lease_on_record(false);
     let mut held = host.journal.hold(Op::Claim, Point::After);
     let delivery = host.accepted(&event("evt_1", "Echo")).await;
     host.until("the claim", || held.is_reached()).await;
@@ -133,6 +136,7 @@ async fn stops_when_a_claim_never_ends() {
 #[tokio::test]
 async fn finishes_recording_an_event() {
     let host = TestHost::new().await;
+    host.journal.lease_on_record(false);
     let mut held = host.journal.hold(Op::Record, Point::Before);
     let sent = event("evt_1", "Echo");
     let client = tokio::spawn({

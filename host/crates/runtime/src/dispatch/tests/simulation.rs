@@ -73,6 +73,7 @@ impl Simulation {
         let (tenants, modules) = (tenants.to_vec(), modules.to_vec());
         let setup = Setup { concurrency, max_deliveries: 60, sweep_every, tenants, modules };
         let host = TestHost::stopped(setup).await;
+        host.journal.lease_on_record(seed.is_multiple_of(2));
         let stopped = Stopped::default();
         let stopping = stopped.clone();
         host.journal.decide_by(Some(Box::new(move |op, point, _| {

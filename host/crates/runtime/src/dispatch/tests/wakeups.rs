@@ -40,6 +40,7 @@ async fn runs_event_recorded_while_the_scheduler_is_about_to_sleep() {
 #[tokio::test]
 async fn runs_event_recorded_while_its_lane_is_claimed() {
     let host = TestHost::new().await;
+    host.journal.lease_on_record(false);
     let mut held = host.journal.hold(Op::Claim, Point::After);
     let first = host.accepted(&event("evt_1", "Echo")).await;
     host.until("the claim", || held.is_reached()).await;
@@ -53,6 +54,7 @@ async fn runs_event_recorded_while_its_lane_is_claimed() {
 #[tokio::test]
 async fn runs_event_once_when_its_wake_up_comes_after_its_claim() {
     let host = TestHost::new().await;
+    host.journal.lease_on_record(false);
     let mut held = host.journal.hold(Op::Record, Point::After);
     let client = tokio::spawn({
         let dispatcher = host.dispatcher.clone();
@@ -102,6 +104,7 @@ async fn runs_waiting_delivery_when_a_slot_becomes_free_while_lanes_are_read() {
 #[tokio::test]
 async fn claims_other_lanes_while_one_cannot_be_claimed() {
     let host = TestHost::of(Setup { modules: vec![module("Bad"), module("Good")], ..Setup::default() }).await;
+    host.journal.lease_on_record(false);
     host.journal.fail(Op::Claim, Point::Before, Some("Bad"));
     let bad = host.accepted(&event("evt_0", "Bad")).await;
     for number in 1..=30 {
@@ -169,6 +172,7 @@ async fn sweep_finds_and_runs_delivery_without_wake_up() {
 #[tokio::test]
 async fn sweep_ignores_delivery_with_wake_up_in_progress() {
     let host = TestHost::of(Setup { sweep_every: Duration::from_secs(30), ..Setup::default() }).await;
+    host.journal.lease_on_record(false);
     let mut held = host.journal.hold(Op::Record, Point::After);
     let late = event("evt_1", "Echo");
     let delivery = DeliveryId::new(&late, &"Echo".into());
