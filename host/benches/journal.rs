@@ -1,5 +1,7 @@
 //! Measures the journal: events recorded per second with 1, 16 and 256 callers, compared to one commit per row on the
-//! same disk; and dispatch from a backlog of a million deliveries.
+//! same disk; the same with their deliveries, leased as they are recorded and completed after; and dispatch from a backlog
+//! of a million deliveries. Each line also says how many bytes were written per event, the log and the checkpoints
+//! together.
 //!
 //! `cargo bench --bench journal` uses the system's temporary directory; `JOURNAL_BENCH_DIR` sets another one.
 //! `JOURNAL_BENCH_BACKLOG` sets the size of the backlog.
@@ -12,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use modhost_core::event::{DeliveryId, Event, Header, Name};
 use modhost_storage::journal::{
-    AttemptReport, Call, Claim, Disposition, Journal, NewDelivery, Recorded, Sqlite, SqliteSettings,
+    AttemptReport, Call, Claim, Disposition, Journal, NewDelivery, NewLease, Recorded, Sqlite, SqliteSettings,
 };
 
 /// The time of each measurement.
@@ -36,6 +38,9 @@ fn main() {
         for callers in [1, 16, 256] {
             record(&directory.join(format!("record-{callers}")), callers).await;
         }
+        for callers in [1, 16, 256] {
+            deliver(&directory.join(format!("deliver-{callers}")), callers).await;
+        }
         whole_way(&directory.join("way")).await;
         backlog(&directory.join("backlog")).await;
     });
@@ -51,6 +56,7 @@ fn raw_commits(directory: &Path) {
         .expect("the table is created");
     let body = vec![7_u8; BODY];
     let mut insert = tables.prepare("INSERT INTO rows (body) VALUES (?1)").expect("the statement is valid");
+    let written_before = written();
     let began = Instant::now();
     let mut times = Vec::new();
     while began.elapsed() < MEASURED {
@@ -58,7 +64,7 @@ fn raw_commits(directory: &Path) {
         insert.execute([&body]).expect("the row is inserted");
         times.push(one.elapsed());
     }
-    report("SQLite alone, a row a transaction", began.elapsed(), &mut times);
+    report("SQLite alone, a row a transaction", began.elapsed(), written() - written_before, &mut times);
 }
 
 async fn open(directory: &Path) -> Arc<Sqlite> {
@@ -68,6 +74,7 @@ async fn open(directory: &Path) -> Arc<Sqlite> {
 async fn record(directory: &Path, callers: u64) {
     let journal = open(directory).await;
     let next = Arc::new(AtomicU64::new(0));
+    let written_before = written();
     let began = Instant::now();
     let tasks: Vec<_> = (0..callers)
         .map(|_| {
@@ -90,13 +97,65 @@ async fn record(directory: &Path, callers: u64) {
     for task in tasks {
         times.extend(task.await.expect("the task ends"));
     }
-    report(&format!("record, {callers} callers"), began.elapsed(), &mut times);
+    report(&format!("record, {callers} callers"), began.elapsed(), written() - written_before, &mut times);
+    journal.close().await.expect("the journal closes");
+}
+
+/// Records events of one tenant whose deliveries start at once and do nothing. As in a host, nobody waits for the end of
+/// an attempt; the times are those of recording.
+async fn deliver(directory: &Path, callers: u64) {
+    let journal = open(directory).await;
+    let next = Arc::new(AtomicU64::new(0));
+    let completing = Arc::new(tokio::sync::Semaphore::new(1024));
+    let written_before = written();
+    let began = Instant::now();
+    let tasks: Vec<_> = (0..callers)
+        .map(|_| {
+            let (journal, next, completing) = (Arc::clone(&journal), Arc::clone(&next), Arc::clone(&completing));
+            tokio::spawn(async move {
+                let mut times = Vec::new();
+                while began.elapsed() < MEASURED {
+                    let (event, mut deliveries) = event(next.fetch_add(LANES, Ordering::Relaxed));
+                    let lease = NewLease { owner: "bench".into(), duration: Duration::from_secs(60) };
+                    deliveries.iter_mut().for_each(|new| new.lease = Some(lease.clone()));
+                    let permit = Arc::clone(&completing).acquire_owned().await.expect("the semaphore stays open");
+                    let one = Instant::now();
+                    let recorded = journal.record(event, deliveries).await.expect("the event is recorded");
+                    times.push(one.elapsed());
+                    let Recorded::New { leases, .. } = recorded else { panic!("a new event is a duplicate") };
+                    let journal = Arc::clone(&journal);
+                    tokio::spawn(async move {
+                        for lease in &leases {
+                            let completed =
+                                journal.complete_attempt(lease, report_of_attempt(), Disposition::Completed);
+                            completed.await.expect("the attempt is completed");
+                        }
+                        drop(permit);
+                    });
+                }
+                times
+            })
+        })
+        .collect();
+    let mut times = Vec::new();
+    for task in tasks {
+        times.extend(task.await.expect("the task ends"));
+    }
+    let all = completing.acquire_many(1024).await.expect("the semaphore stays open");
+    report(
+        &format!("record leased, complete; {callers} callers"),
+        began.elapsed(),
+        written() - written_before,
+        &mut times,
+    );
+    drop(all);
     journal.close().await.expect("the journal closes");
 }
 
 /// Runs complete deliveries through the journal, 64 at a time: recorded, claimed, three calls, completed.
 async fn whole_way(directory: &Path) {
     let journal = open(directory).await;
+    let written_before = written();
     let began = Instant::now();
     let mut times = Vec::new();
     let mut number = 0;
@@ -127,7 +186,8 @@ async fn whole_way(directory: &Path) {
         futures::future::try_join_all(ends).await.expect("the attempts are completed");
         times.extend(std::iter::repeat_n(one.elapsed() / 64, 64));
     }
-    report("record, claim, 3 calls, complete_attempt; 64 at a time", began.elapsed(), &mut times);
+    let written = written() - written_before;
+    report("record, claim, 3 calls, complete_attempt; 64 at a time", began.elapsed(), written, &mut times);
     journal.close().await.expect("the journal closes");
 }
 
@@ -155,6 +215,7 @@ async fn backlog(directory: &Path) {
     let lanes = journal.lanes().await.expect("the lanes are listed");
     assert_eq!(lanes.iter().map(|lane| lane.waiting).sum::<u64>(), wanted);
 
+    let written_before = written();
     let began = Instant::now();
     let mut times = Vec::new();
     let mut claimed = 0;
@@ -167,7 +228,7 @@ async fn backlog(directory: &Path) {
         }
     }
     let rate = claimed as f64 / began.elapsed().as_secs_f64();
-    report("  claims of 16", began.elapsed(), &mut times);
+    report("  claims of 16", began.elapsed(), written() - written_before, &mut times);
     println!("  {rate:.0} deliveries claimed a second, {}", memory());
     journal.close().await.expect("the journal closes");
 }
@@ -205,11 +266,20 @@ fn report_of_attempt() -> AttemptReport {
     AttemptReport { took: Duration::ZERO, version, outcome, log: Vec::new() }
 }
 
-fn report(what: &str, took: Duration, times: &mut [Duration]) {
+fn report(what: &str, took: Duration, written: u64, times: &mut [Duration]) {
     times.sort_unstable();
     let at = |share: f64| times.get((times.len() as f64 * share) as usize).copied().unwrap_or_default();
     let rate = times.len() as f64 / took.as_secs_f64();
-    println!("{what}: {rate:.0} a second, p50 {:.2?}, p99 {:.2?}, worst {:.2?}", at(0.5), at(0.99), at(1.0 - 1e-9));
+    let each = written as f64 / times.len() as f64 / 1_024.0;
+    let (p50, p99, worst) = (at(0.5), at(0.99), at(1.0 - 1e-9));
+    println!("{what}: {rate:.0} a second, p50 {p50:.2?}, p99 {p99:.2?}, worst {worst:.2?}, {each:.1} KiB written each");
+}
+
+/// Returns the bytes that the process has written on Linux; 0 elsewhere.
+fn written() -> u64 {
+    let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
+    let line = io.lines().find_map(|line| line.strip_prefix("wchar: "));
+    line.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or_default()
 }
 
 /// The memory of the process on Linux; empty elsewhere.
