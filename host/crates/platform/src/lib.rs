@@ -14,6 +14,7 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod http_transport;
+mod idempotency_key;
 pub mod nexus;
 mod null_platform;
 pub mod openai;
@@ -35,6 +36,7 @@ pub use error::{CallError, ErrorKind};
 pub use http_transport::{
     HttpClients, LookUp, SetupError, TenantHttpClients, TenantLookups, client_builder, http_client,
 };
+pub use idempotency_key::{IdempotencyKey, KeySource};
 pub use null_platform::NullPlatform;
 pub use with_model::WithModel;
 
@@ -51,7 +53,7 @@ pub struct Caller {
     /// The user, by the platform's id. Some events have no user.
     pub user_id: Option<Arc<str>>,
     /// Identifies this call, also when it is repeated. A platform that supports idempotency keys executes it only once.
-    pub idempotency_key: Option<String>,
+    pub idempotency_key: Option<IdempotencyKey>,
     /// Counts the memory of answers while they are received and parsed.
     pub memory: MemoryBudget,
 }

@@ -3,10 +3,12 @@
 use std::fmt::Write;
 
 use anstyle::{AnsiColor, Style};
+use bytesize::ByteSize;
 use serde_json::Value;
 
 use crate::commands::output::truncate_for_terminal;
 use modhost_core::sanitize::{indented, json, line};
+use modhost_runtime::call_log::{LongText, replace_long_texts};
 use modhost_server::admin_api::{AttemptView, CallView, DeliveryView, DetailsView};
 
 /// The indentation of the further lines of a reason and of an outcome, so that none can imitate a line of the host.
@@ -132,8 +134,13 @@ fn format_call(text: &mut String, call: &CallView) {
     let _ = writeln!(text, "       {DIM}→{DIM:#} {result}");
 }
 
-/// Formats a JSON value on one line, truncated on a terminal.
+/// Formats a JSON value on one line, truncated on a terminal. Of a text that is recorded as a digest, it has the beginning
+/// and the size.
 pub(super) fn value(value: &Value) -> String {
+    let mut value = value.clone();
+    replace_long_texts(&mut value, &|LongText { bytes, beginning, .. }| {
+        format!("{beginning}… ({})", ByteSize::b(bytes).display().iec())
+    });
     // With the escapes of JSON, so that programs can parse it.
     truncate_for_terminal(&json(&value.to_string()), MAX_VALUE_CHARS)
 }

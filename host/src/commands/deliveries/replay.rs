@@ -16,7 +16,7 @@ use modhost_core::event::{Event, Header, Name};
 use modhost_core::import::{Import, RecordedImport};
 use modhost_core::limits::DEFAULT_STACK;
 use modhost_core::sanitize::{indented, line};
-use modhost_runtime::call_log::{CallRequest, Lookup};
+use modhost_runtime::call_log::{CallRequest, Lookup, as_recorded};
 use modhost_runtime::capabilities::{Grants, HttpGrants};
 use modhost_runtime::engine::{self, GuestOutcome, RecordedDelivery, Spec, SwapPolicy};
 use modhost_server::admin_api::DetailsView;
@@ -100,7 +100,7 @@ async fn dry_run(details: &DetailsView, spec: &Spec, stack: u64, salt: [u8; 32])
         salt,
     };
     let engine::DryRunOutcome { ended, calls, missing, .. } = engine::dry_run(&version, recorded).await;
-    let reply_now = calls.iter().rev().find(|call| call.import == REPLY).map(|call| call.arguments.clone());
+    let reply_now = calls.iter().rev().find(|call| call.import == REPLY).map(|call| as_recorded(&call.arguments));
     let reply_then = details.calls.iter().rev().find(|call| call.import == REPLY).map(|call| call.arguments.clone());
     Ok(DryRunOutcome { ended, calls, missing, reply_then, reply_now })
 }

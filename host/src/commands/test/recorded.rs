@@ -12,6 +12,7 @@ use modhost_config::redact::SECRET_WORDS;
 use modhost_core::event::Event;
 use modhost_core::import::{Import, RecordedImport};
 use modhost_platform::{CallError, Ending, ErrorKind, Hit};
+use modhost_runtime::call_log::replace_long_texts;
 use modhost_runtime::engine::{Failure, GuestOutcome, Retry};
 use modhost_server::admin_api::{CallView, DetailsView};
 use modhost_storage::journal::FailureReason;
@@ -51,7 +52,8 @@ pub(super) struct Recording<'d> {
 
 struct RecordedCall<'d> {
     import: &'d RecordedImport,
-    arguments: &'d Json,
+    /// Each text that is recorded as a digest is a pattern here, its beginning with `*`.
+    arguments: Json,
     answer: Result<Json, CallError>,
 }
 
@@ -168,7 +170,7 @@ impl<'d> Recording<'d> {
     fn observed(&self) -> Observed {
         let calls = self.calls.iter().map(|call| ObservedCall {
             import: call.import.clone(),
-            arguments: call.arguments,
+            arguments: &call.arguments,
             answer: Some(&call.answer),
         });
         let reply_id = self.payload["assistantMessage"]["id"].as_str();
@@ -224,7 +226,9 @@ fn recorded_call(call: &CallView) -> Option<RecordedCall<'_>> {
             Err(error.into_iter().find_map(|error| CallError::deserialize(error).ok())?)
         }
     };
-    call.import.is_call().then_some(RecordedCall { import: &call.import, arguments: &call.arguments, answer })
+    let mut arguments = call.arguments.clone();
+    replace_long_texts(&mut arguments, &|text| text.beginning + "*");
+    call.import.is_call().then_some(RecordedCall { import: &call.import, arguments, answer })
 }
 
 /// Returns a field of the payload that the test has to contain, unless it is null.

@@ -21,7 +21,7 @@ use url::Url;
 
 use self::failure::{ErrorText, Failure, presentable, quote, redacted};
 use super::chat_completion::{self, Fault, failure};
-use super::{CallError, Caller, Completion, ErrorKind, Result};
+use super::{CallError, Caller, Completion, ErrorKind, IdempotencyKey, Result};
 use modhost_core::backoff::RetryPolicy;
 use modhost_core::json::{Fields, Value};
 use modhost_core::memory_budget::{HeldMemory, MemoryBudget};
@@ -68,7 +68,7 @@ pub(super) struct Call {
     path: String,
     query: Vec<(&'static str, String)>,
     headers: HeaderMap,
-    idempotency_key: Option<String>,
+    idempotency_key: Option<IdempotencyKey>,
     memory: MemoryBudget,
     body: Option<Bytes>,
     repeat: Repeatability,
@@ -345,7 +345,7 @@ impl HttpTransport {
         {
             let refused =
                 |_| self.error(ErrorKind::Invalid, &format!("{call}: the idempotency key is not a valid header value"));
-            headers.insert(name, HeaderValue::from_str(key).map_err(refused)?);
+            headers.insert(name, HeaderValue::from_str(&key.to_string()).map_err(refused)?);
         }
         Ok(headers)
     }

@@ -148,7 +148,7 @@ impl Unique {
         // the platform ignores idempotency keys, the message may exist twice, so each one gets a key of its own.
         let stamped = async {
             let of = segment("message", id)?;
-            let idempotency_key = caller.idempotency_key.as_ref().map(|key| format!("{key}-stamp-{of}"));
+            let idempotency_key = caller.idempotency_key.as_ref().map(|key| format!("{key}-stamp-{of}").into());
             self.patch_message(&Caller { idempotency_key, ..caller.clone() }, id, &update).await
         };
         if let Err(error) = stamped.await {

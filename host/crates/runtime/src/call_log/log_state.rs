@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::arguments::Arguments;
 use super::call_spec::CallEffect;
 use super::types::{Answer, CallRequest, LogPosition, Lookup, json};
 use modhost_core::import::{Import, RecordedImport};
@@ -135,15 +136,16 @@ impl LogState {
         &mut self,
         effect: CallEffect,
         import: Import,
-        arguments: &[u8],
+        arguments: &Arguments,
     ) -> Option<(LogPosition, Option<Answer>)> {
-        let entry = self.to_replay.pop_front_if(|entry| entry.import == import && entry.arguments == arguments)?;
+        let is_same = |entry: &mut Entry| entry.import == import && arguments.is_recorded_as(&entry.arguments);
+        let entry = self.to_replay.pop_front_if(is_same)?;
         self.held.shrink(entry.bytes());
         let position = LogPosition { number: entry.number, begun: entry.at };
         match entry.answer {
             Some(Answer::Repeat) => Some((position, None)),
             Some(answer) => {
-                self.remember_failure(position, import, arguments, &answer);
+                self.remember_failure(position, import, arguments.recorded(), &answer);
                 Some((position, Some(answer)))
             }
             None => {
@@ -171,14 +173,14 @@ impl LogState {
         &mut self,
         effect: CallEffect,
         import: Import,
-        arguments: &[u8],
+        arguments: &Arguments,
     ) -> (LogPosition, Option<Answer>) {
         let json = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap_or_default();
         let is_answer = |answer: &Answer| !matches!(answer, Answer::Repeat);
         let answered = |entry: &Entry| entry.import == import && entry.answer.as_ref().is_some_and(is_answer);
         // Compared as JSON values: the admin API may order the fields of a call differently.
-        let requested = json(arguments);
-        let same = self.to_replay.iter().position(|entry| answered(entry) && json(&entry.arguments) == requested);
+        let requested = json(arguments.json());
+        let same = self.to_replay.iter().position(|entry| answered(entry) && arguments.equal(&json(&entry.arguments)));
         let recorded =
             same.or_else(|| self.to_replay.iter().position(answered)).and_then(|index| self.to_replay.remove(index));
         let supplied = match (&recorded, &mut self.answering) {
@@ -205,12 +207,12 @@ impl LogState {
     }
 
     /// Takes the result kept aside for the same call.
-    pub(super) fn take_kept(&mut self, import: Import, arguments: &[u8]) -> Option<KeptCall> {
+    pub(super) fn take_kept(&mut self, import: Import, arguments: &Arguments) -> Option<KeptCall> {
         if self.kept_aside.is_empty() {
             return None;
         }
-        let arguments: Value = serde_json::from_slice(arguments).ok()?;
-        let index = self.kept_aside.iter().position(|kept| kept.import == import && kept.arguments == arguments)?;
+        let is_same = |kept: &KeptCall| kept.import == import && arguments.equal(&kept.arguments);
+        let index = self.kept_aside.iter().position(is_same)?;
         Some(self.kept_aside.remove(index))
     }
 

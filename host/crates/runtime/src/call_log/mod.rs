@@ -8,6 +8,7 @@
 //! The log is independent of the capabilities. Each capability declares its calls ([`CallSpec`]) and makes them through
 //! [`Requested`]; [`recorded_call`] describes how a call gets from the guest's request to an answer on disk.
 
+mod arguments;
 mod call_spec;
 mod detach_on_drop;
 mod journal_quota;
@@ -23,6 +24,8 @@ use serde_json::Value;
 use serde_json::value::to_raw_value;
 use tokio_util::task::TaskTracker;
 
+use arguments::Arguments;
+pub use arguments::{LongText, as_recorded, replace_long_texts};
 pub(crate) use call_spec::{CallEffect, CallSpec};
 pub use journal_quota::JournalQuota;
 use log_state::{KeptCall, LogState};
@@ -58,9 +61,13 @@ pub struct CallLog {
     /// What the unfinished deliveries of the tenant may take in the journal; none: unlimited.
     quota: Option<JournalQuota>,
     dry_run: bool,
+    /// Makes the keys of a disabled log unique: it can't tell that an attempt repeats a call.
+    nonce: Option<u64>,
     /// The fixed time of the wall clock; none: the system clock.
     clock: Option<SystemTime>,
     usage: Arc<UsageMeter>,
+    /// The memory that the host can hold for the attempt, counted by `usage`; unlimited until the attempt starts.
+    memory: MemoryBudget,
     state: Mutex<LogState>,
     /// The memory of the tenant's deliveries.
     tenant_memory: MemoryBudget,
@@ -82,7 +89,9 @@ impl CallLog {
 
     /// Creates a disabled log: every call is made, and none is recorded.
     pub fn disabled(delivery: DeliveryId) -> Self {
-        Self::with(None, delivery, Vec::new(), false)
+        let created = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let nonce = u64::try_from(created.as_nanos()).unwrap_or(u64::MAX);
+        Self { nonce: Some(nonce), ..Self::with(None, delivery, Vec::new(), false) }
     }
 
     fn with(
@@ -102,7 +111,9 @@ impl CallLog {
             journal,
             quota: None,
             dry_run,
+            nonce: None,
             clock: None,
+            memory: MemoryBudget::default(),
             usage: Arc::new(UsageMeter::new(Limits::default(), MemoryBudget::default())),
             tenant_memory: MemoryBudget::default(),
             state: Mutex::new(state),
@@ -150,9 +161,9 @@ impl CallLog {
         self.module = Some(module);
         self.tenant_meter = Some(tenant_meter);
         self.usage = Arc::new(UsageMeter::new(limits, self.tenant_memory.clone()));
-        let memory = self.memory();
+        self.memory = MemoryBudget::new(self.usage.clone());
         let state = get_mut(&mut self.state);
-        state.held = memory.hold();
+        state.held = self.memory.hold();
         // If the recorded calls don't fit, the guest ends at its first turn.
         let _ = state.held.grow(usize::try_from(state.bytes).unwrap_or(usize::MAX));
         let spec_of = |import: &RecordedImport| import.known().and_then(&spec_of);
@@ -187,8 +198,8 @@ impl CallLog {
     }
 
     /// Returns the memory that the host can hold for the attempt. Exceeding it ends the guest.
-    pub(crate) fn memory(&self) -> MemoryBudget {
-        MemoryBudget::new(self.usage.clone())
+    pub(crate) fn memory(&self) -> &MemoryBudget {
+        &self.memory
     }
 
     /// Returns whether this is a dry run: calls that the log doesn't have get invented answers, and nothing may leave
@@ -295,7 +306,7 @@ impl CallLog {
     fn reserve<P: 'static>(
         &self,
         spec: &CallSpec<P>,
-        arguments: &[u8],
+        arguments: &Arguments,
     ) -> Result<(LogPosition, Option<Answer>), CallError> {
         let (effect, import) = (spec.effect, spec.import);
         let mut state = self.state();
@@ -315,7 +326,7 @@ impl CallLog {
         {
             let position = state.next_position()?;
             let answer = Answer::Ok(to_raw_value(&kept.answer).map_err(not_serializable)?);
-            drop(self.write(&mut state, position, import, arguments, Some(&answer))?);
+            drop(self.write(&mut state, position, import, arguments.recorded(), Some(&answer))?);
             return Ok((position, Some(answer)));
         }
         Ok((state.next_position()?, None))

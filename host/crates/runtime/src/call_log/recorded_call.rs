@@ -73,6 +73,7 @@ use sha2::{Digest, Sha256};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument as _;
 
+use super::arguments::Arguments;
 use super::call_spec::{CallEffect, CallSpec};
 use super::detach_on_drop::DetachOnDrop;
 use super::types::LogPosition;
@@ -81,16 +82,13 @@ use modhost_core::event::push_hex;
 use modhost_core::import::Import;
 use modhost_core::memory_budget::HeldMemory;
 use modhost_core::metrics;
-use modhost_platform::{CallError, ErrorKind};
+use modhost_platform::{CallError, ErrorKind, IdempotencyKey, KeySource};
 use modhost_storage::journal::CommitHandle;
-
-/// The typical upper bound of recorded arguments, in bytes.
-const USUAL_ARGUMENTS: usize = 512;
 
 /// A recorded call in the state `S`.
 #[must_use = "a call that is dropped is abandoned"]
 pub(crate) struct RecordedCall<S> {
-    entry: LogEntry,
+    entry: Arc<LogEntry>,
     state: S,
 }
 
@@ -147,7 +145,7 @@ struct LogEntry {
     position: LogPosition,
     import: Import,
     effect: CallEffect,
-    arguments: Vec<u8>,
+    arguments: Arguments,
 }
 
 /// The resources of a live call, released on drop: one of the delivery's calls in flight, the memory of its arguments,
@@ -189,12 +187,13 @@ impl Requested {
         arguments: &impl Serialize,
     ) -> Result<Self, CallError> {
         let CallSpec { import, effect, .. } = *spec;
-        let mut written = Vec::with_capacity(USUAL_ARGUMENTS);
-        serde_json::to_writer(&mut written, arguments)
+        // Without a log, nothing needs them: the limit of what a guest gives the host at once applies to them before.
+        let arguments = if log.is_disabled() { Ok(Arguments::default()) } else { Arguments::new(arguments) };
+        let arguments = arguments
             .map_err(|error| CallError::new(ErrorKind::Invalid, format!("arguments of `{import}`: {error}")))?;
-        let slot = CallSlot::take(log, effect, written.len())?;
-        let (position, answer) = log.reserve(spec, &written)?;
-        let entry = LogEntry { log: log.clone(), position, import, effect, arguments: written };
+        let slot = CallSlot::take(log, effect, arguments.json().len())?;
+        let (position, answer) = log.reserve(spec, &arguments)?;
+        let entry = Arc::new(LogEntry { log: log.clone(), position, import, effect, arguments });
         Ok(match answer {
             Some(answer) => Self::Replayed(RecordedCall { entry, state: Replayed { answer } }),
             None => Self::Live(RecordedCall { entry, state: Reserved { slot } }),
@@ -286,7 +285,7 @@ impl<S: Live> RecordedCall<S> {
 impl RecordedCall<Reserved> {
     fn begin(self) -> Result<RecordedCall<Begun>, CallError> {
         let Self { entry, state: Reserved { slot } } = self;
-        let intent = entry.log.begin(entry.position, entry.import, &entry.arguments)?;
+        let intent = entry.log.begin(entry.position, entry.import, entry.arguments.recorded())?;
         Ok(RecordedCall { entry, state: Begun { slot, intent } })
     }
 }
@@ -299,7 +298,8 @@ impl RecordedCall<Replayed> {
 
     /// Lets the next attempt repeat the call, because the recorded answer can't be used.
     pub(crate) fn repeat_next_attempt(&self) {
-        self.entry.log.repeat_next_attempt(self.entry.position, self.entry.import, &self.entry.arguments);
+        let LogEntry { log, position, import, arguments, .. } = &*self.entry;
+        log.repeat_next_attempt(*position, *import, arguments.recorded());
     }
 }
 
@@ -321,8 +321,9 @@ impl RecordedCall<InFlight> {
     pub(crate) fn answer(self, answer: &Answer) -> Result<RecordedCall<Answered>, CallError> {
         self.report(answer.error());
         let Self { entry, state } = self;
-        let submitted = entry.log.end(entry.position, entry.import, entry.effect, &entry.arguments, answer)?;
-        Ok(entry.answered(state.slot, submitted))
+        let submitted =
+            entry.log.end(entry.position, entry.import, entry.effect, entry.arguments.recorded(), answer)?;
+        Ok(Self::answered(entry, state.slot, submitted))
     }
 
     /// Makes the call and records its answer.
@@ -343,14 +344,14 @@ impl RecordedCall<InFlight> {
             apply(answer);
         }
         // Counted until the guest gets it. One that doesn't fit is recorded nevertheless, for the next attempt.
-        let mut held = self.entry.log.memory().hold();
+        let mut held = None;
         let mut fits = Ok(());
         let answered = if self.entry.log.is_disabled() {
             self.report(answer.as_ref().err());
-            self.entry.answered(self.state.slot, CommitHandle::committed())
+            Self::answered(self.entry, self.state.slot, CommitHandle::committed())
         } else {
             let recorded = Answer::of(&answer)?;
-            fits = held.grow(recorded.bytes());
+            fits = held.insert(self.entry.log.memory().hold()).grow(recorded.bytes());
             self.answer(&recorded)?
         };
         if effect.needs_durable_answer() {
@@ -366,9 +367,14 @@ impl RecordedCall<InFlight> {
         answer
     }
 
+    fn answered(entry: Arc<LogEntry>, slot: CallSlot, answer: CommitHandle) -> RecordedCall<Answered> {
+        let slot = entry.effect.needs_durable_answer().then_some(slot);
+        RecordedCall { entry, state: Answered { answer, slot } }
+    }
+
     /// Counts and logs the end of the call.
     fn report(&self, error: Option<&CallError>) {
-        let LogEntry { log, import, .. } = &self.entry;
+        let LogEntry { log, import, .. } = &*self.entry;
         if log.dry_run {
             return;
         }
@@ -377,7 +383,7 @@ impl RecordedCall<InFlight> {
         if let Some(meter) = &log.tenant_meter {
             meter.count_call(*import);
         }
-        metrics::call(*import, error.map_or("ok", |error| error.kind.as_str()), took);
+        metrics::call(*import, error.map_or(metrics::OK, |error| error.kind.as_str()), took);
         match error {
             None => tracing::debug!(module, %delivery, %import, ?took, "call answered"),
             Some(error) => tracing::warn!(module, %delivery, %import, ?took, %error, "call failed"),
@@ -402,29 +408,27 @@ impl RecordedCall<Answered> {
 impl<S> RecordedCall<S> {
     /// Returns a key that stays the same whenever this call is repeated. It covers the arguments: another version of a
     /// module may make another call at the same position and must not get the answer of this one.
-    pub(crate) fn idempotency_key(&self) -> String {
-        self.entry.idempotency_key()
+    pub(crate) fn idempotency_key(&self) -> IdempotencyKey {
+        IdempotencyKey::new(self.entry.clone())
     }
 
     /// Returns a key that stays the same only while the outcome of the call is unknown. After its answers are
     /// forgotten, a delivery may make the same call at the same position and mean a new change.
     pub(crate) fn change_key(&self) -> String {
         let begun = self.entry.position.begun.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        format!("{}-{}", self.entry.idempotency_key(), begun.as_millis())
+        format!("{}-{}", self.entry.key(), begun.as_millis())
     }
 }
 
-impl LogEntry {
-    fn answered(self, slot: CallSlot, answer: CommitHandle) -> RecordedCall<Answered> {
-        let slot = self.effect.needs_durable_answer().then_some(slot);
-        RecordedCall { entry: self, state: Answered { answer, slot } }
-    }
-
-    fn idempotency_key(&self) -> String {
+impl KeySource for LogEntry {
+    fn key(&self) -> String {
+        if let Some(nonce) = self.log.nonce {
+            return format!("{}-{}-{nonce:016x}", self.log.delivery, self.position.number);
+        }
         let mut hash = Sha256::new();
         hash.update(self.import.as_str());
         hash.update([0]);
-        hash.update(&self.arguments);
+        hash.update(self.arguments.json());
         let mut key = format!("{}-{}-", self.log.delivery, self.position.number);
         push_hex(&mut key, &hash.finalize()[..8]);
         key

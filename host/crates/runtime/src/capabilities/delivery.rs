@@ -131,7 +131,7 @@ impl Delivery {
         let call_log = call_log.with_memory(memory);
         let call_log = call_log.start(module.clone(), tenant_meter.clone(), limits, spec_of, &mut progress);
         let id = call_log.delivery().clone();
-        let log = DeliveryLog::new(event.clone(), module.clone(), id.clone(), &limits, tenant_log, &call_log.memory());
+        let log = DeliveryLog::new(event.clone(), module.clone(), id.clone(), &limits, tenant_log, call_log.memory());
         Self {
             id,
             event,
@@ -161,7 +161,7 @@ impl Delivery {
 
     /// Returns the memory that the host can hold for the delivery. It counts as memory of the tenant; exceeding it ends
     /// the guest.
-    pub(super) fn memory(&self) -> MemoryBudget {
+    pub(super) fn memory(&self) -> &MemoryBudget {
         self.call_log.memory()
     }
 
@@ -201,7 +201,7 @@ impl Delivery {
             company_id: self.event.company_id.as_deref().map(Into::into),
             user_id: self.event.user_id.as_deref().map(Into::into),
             idempotency_key: None,
-            memory: self.memory(),
+            memory: self.memory().clone(),
         })
     }
 
@@ -260,19 +260,18 @@ impl Delivery {
         call.carry_out(make, apply, |_| {}).await
     }
 
-    /// Makes a call to the key-value store, unless the log has its answer. `make` receives the deduplication key of a
-    /// change, by which the store applies the change once.
+    /// Makes a call to the key-value store, unless the log has its answer.
     pub(super) async fn make_in_store<T, F>(
         &self,
         call: Requested,
-        make: impl FnOnce(Arc<dyn KeyValue>, String) -> F + Send + 'static,
+        make: impl FnOnce(Arc<dyn KeyValue>, &RecordedCall<InFlight>) -> F + Send + 'static,
     ) -> Result<T, CallError>
     where
         T: Serialize + DeserializeOwned + Send + 'static,
         F: Future<Output = Result<T, CallError>> + Send + 'static,
     {
         let (store, acknowledging) = (self.keyvalue.clone(), self.keyvalue.clone());
-        let make = move |call: &RecordedCall<InFlight>| make(store, call.change_key());
+        let make = move |call: &RecordedCall<InFlight>| make(store, call);
         call.carry_out(make, |_| {}, move |call| acknowledging.forget_key(&call.change_key())).await
     }
 

@@ -121,7 +121,7 @@ pub struct CallView {
     pub import: RecordedImport,
     /// When it began (RFC 3339).
     pub at: String,
-    /// Its arguments.
+    /// Its arguments. Of a long text in large arguments, they have the size, a digest and the beginning.
     pub arguments: Value,
     /// The answer: `{"ok": …}` or `{"error": …}`; none while it is in flight.
     pub answer: Option<Value>,

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::call_log::{CallLog, Lookup};
+use crate::call_log::{CallLog, Lookup, as_recorded};
 use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::limits::{LimitReached, Limits, Resource};
 use modhost_core::memory_budget::{MemoryBudget, MemoryCounter};
@@ -208,7 +208,7 @@ impl Remote {
         let (answer, answered) = oneshot::channel();
         let this = self.clone();
         let make = move |call: &RecordedCall<InFlight>| -> BoxFuture<'static, GuestResult> {
-            let key = call.idempotency_key();
+            let key = call.idempotency_key().to_string();
             Box::pin(async move {
                 this.made.lock().unwrap().push(key);
                 answered.await.unwrap()
@@ -803,7 +803,7 @@ async fn refuses_too_many_calls_in_flight() {
 /// it counts as repeated, and the idempotency and change keys before and after.
 async fn killed(spec: &CallSpec<Vec<Value>>, state: &str) -> (bool, u32, [String; 2], [String; 2]) {
     fn keys<S>(call: &RecordedCall<S>) -> [String; 2] {
-        [call.idempotency_key(), call.change_key()]
+        [call.idempotency_key().to_string(), call.change_key()]
     }
     let host = Host::new();
     let log = host.start();
@@ -860,12 +860,104 @@ async fn different_call_at_same_position_has_different_key() {
     let log = host.start();
     let one = live(Requested::new(&log, &SEND, &"one").unwrap()).begin().unwrap();
     host.disk.commit(1);
-    let key = one.idempotency_key();
+    let key = one.idempotency_key().to_string();
     drop(one);
     let log = host.kill(log);
     let other = live(Requested::new(&log, &SEND, &"other").unwrap());
     assert_eq!(log.repeated_calls(), 0, "the first call was not repeated");
-    assert_ne!(key, other.idempotency_key());
+    assert_ne!(key, other.idempotency_key().to_string());
+}
+
+// ---- large arguments
+
+/// Returns arguments that are recorded with a digest.
+fn large(end: &str) -> Value {
+    json!({ "bucket": "default", "entries": [["key", "v".repeat(1 << 20) + end]] })
+}
+
+/// Records an answered call with these arguments, and ends the attempt. Returns its idempotency key.
+async fn record(host: &Host, spec: &CallSpec<Vec<Value>>, arguments: &Value) -> String {
+    let log = host.start();
+    let call = live(Requested::new(&log, spec, arguments).unwrap());
+    let mut leaving = pin!(call.leave());
+    assert!(poll!(leaving.as_mut()).is_pending());
+    host.disk.commit_all();
+    let call = leaving.await.unwrap();
+    let key = call.idempotency_key().to_string();
+    drop(call.answer(&Answer::ok(&"msg_1").unwrap()).unwrap());
+    host.disk.commit_all();
+    key
+}
+
+impl Disk {
+    /// Returns the arguments of a call on disk.
+    fn arguments(&self, number: u32) -> Vec<u8> {
+        self.0.lock().unwrap().calls[&number].arguments.clone()
+    }
+
+    /// Replaces the arguments of the first call on disk.
+    fn replace_arguments(&self, arguments: &Value) {
+        let arguments = serde_json::to_vec(arguments).unwrap();
+        self.0.lock().unwrap().calls.get_mut(&0).unwrap().arguments = arguments;
+    }
+}
+
+#[tokio::test]
+async fn large_arguments_are_not_written_to_disk_and_still_compared() {
+    let host = Host::new();
+    let key = record(&host, &STORE, &large("")).await;
+    assert!(host.disk.arguments(0).len() < 1024, "{}", host.disk.arguments(0).len());
+    let log = host.start();
+    let call = replayed(Requested::new(&log, &STORE, &large("")).unwrap());
+    assert_eq!(call.idempotency_key().to_string(), key);
+    drop(call);
+    let log = host.kill(log);
+    drop(live(Requested::new(&log, &STORE, &large("!")).unwrap()));
+}
+
+/// The host of 7e3fbfe recorded large arguments whole.
+#[tokio::test]
+async fn replays_large_arguments_of_an_earlier_version() {
+    let host = Host::new();
+    let key = record(&host, &STORE, &large("")).await;
+    host.disk.replace_arguments(&large(""));
+    let log = host.start();
+    let call = replayed(Requested::new(&log, &STORE, &large("")).unwrap());
+    assert_eq!(call.idempotency_key().to_string(), key);
+    drop(call);
+    let log = host.kill(log);
+    drop(live(Requested::new(&log, &STORE, &large("!")).unwrap()));
+}
+
+#[tokio::test]
+async fn kept_result_of_a_large_call_is_used_for_the_same_call() {
+    for is_whole in [false, true] {
+        let host = Host::new();
+        record(&host, &CREATE, &large("")).await;
+        if is_whole {
+            host.disk.replace_arguments(&large(""));
+        }
+        let log = host.start();
+        // The next version makes a different call first.
+        drop(live(Requested::new(&log, &READ, &"another").unwrap()));
+        drop(live(Requested::new(&log, &CREATE, &large("!")).unwrap()));
+        let call = replayed(Requested::new(&log, &CREATE, &large("")).unwrap());
+        assert_eq!(call.answer().to_result::<String>(), ok("msg_1"));
+        assert!(call.entry.arguments.recorded().len() < 1024);
+    }
+}
+
+#[tokio::test]
+async fn dry_run_finds_large_calls_and_reports_whole_arguments() {
+    let host = Host::new();
+    record(&host, &STORE, &large("")).await;
+    let recorded: Vec<_> = host.disk.0.lock().unwrap().calls.values().cloned().collect();
+    for (end, known) in [("", Lookup::Same), ("!", Lookup::Changed(as_recorded(&large(""))))] {
+        let log = Arc::new(CallLog::dry_run(DeliveryId::from_text("dlv_1"), recorded.clone()));
+        drop(replayed(Requested::new(&log, &STORE, &large(end)).unwrap()));
+        let calls = log.requested_calls();
+        assert_eq!((&calls[0].arguments, &calls[0].known), (&large(end), &known));
+    }
 }
 
 // ---- repeated calls
@@ -875,13 +967,17 @@ async fn next_attempt_repeats_temporary_failure() {
     let host = Host::new();
     let log = host.start();
     let call = leave(&host, &log, &PAID).await;
-    let key = call.idempotency_key();
+    let key = call.idempotency_key().to_string();
     drop(call.answer(&Answer::Error(timeout())).unwrap());
     log.clear_temporary_failures().unwrap();
     host.disk.commit_all();
     let log = host.kill(log);
     let call = reserve(&log, &PAID);
-    assert_eq!((call.idempotency_key(), log.repeated_calls()), (key, 0), "the outcome of the call was known");
+    assert_eq!(
+        (call.idempotency_key().to_string(), log.repeated_calls()),
+        (key, 0),
+        "the outcome of the call was known"
+    );
 }
 
 #[tokio::test]

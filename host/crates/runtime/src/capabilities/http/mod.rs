@@ -195,7 +195,7 @@ impl WasiHttpHooks for Requests {
             self.collecting.push(Arc::downgrade(&collecting));
         }
         let (sender, delivery) = (self.sender.clone(), self.delivery.clone());
-        let memory = delivery.memory();
+        let memory = delivery.memory().clone();
         Box::new(async move {
             let answered = match collecting.positioned().await {
                 Ok(positioned) => send(sender, delivery.clone(), positioned).await,
@@ -211,7 +211,7 @@ impl WasiHttpHooks for Requests {
 async fn send(sender: Arc<Sender>, delivery: Arc<Delivery>, positioned: Positioned) -> Result<Answered, Failure> {
     let Positioned { call, request } = positioned;
     let make = move |call: &RecordedCall<InFlight>| {
-        let idempotency_key = call.idempotency_key();
+        let idempotency_key = call.idempotency_key().to_string();
         async move {
             let _connection = delivery.tenant_meter().connection(ConnectionKind::Http);
             let answered = send::send(&sender, &delivery, request, &idempotency_key).await;

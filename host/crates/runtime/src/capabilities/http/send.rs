@@ -95,7 +95,7 @@ pub(super) async fn send(
         return Err(Failure::new(HttpErrorCode::RequestUri, why).with_request(&description));
     };
     let grant = sender.grants.find(&request.head.method, &url)?;
-    let (limits, memory) = (delivery.limits(), delivery.memory());
+    let (limits, memory) = (delivery.limits(), delivery.memory().clone());
     let sent = Sending { limits, memory, grant, description: &description, started };
     check_address(url.host(), grant.private).map_err(|address| sent.prohibited(&address))?;
     if request.dry_run {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
 use super::KeyValueCapability;
-use crate::call_log::CallEffect;
+use crate::call_log::{CallEffect, InFlight, RecordedCall};
 use crate::capabilities::CallSpec;
 use modhost_core::import::Import;
 use modhost_core::limits::Resource;
@@ -193,8 +193,10 @@ impl KeyValueCapability {
         change.check().map_err(call_error)?;
         let (bucket, quota) = (bucket.clone(), self.delivery.limits().get(Resource::KeyValue));
         let call = self.delivery.request(spec, &arguments(&bucket, &change))?;
-        let make = move |store: Arc<dyn KeyValue>, key: String| async move {
-            answer(store.change(&bucket, change, quota, &key).await.map_err(call_error)?)
+        let make = move |store: Arc<dyn KeyValue>, call: &RecordedCall<InFlight>| {
+            // By which the store applies the change once.
+            let key = call.change_key();
+            async move { answer(store.change(&bucket, change, quota, &key).await.map_err(call_error)?) }
         };
         self.delivery.make_in_store(call, make).await
     }
