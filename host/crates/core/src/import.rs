@@ -126,8 +126,31 @@ impl Import {
 
     /// Returns the interface of a call. Entries that the host itself adds have none.
     pub fn interface(self) -> Option<Interface> {
-        let interface = self.as_str().split('.').next();
-        Interface::ALL.into_iter().find(|known| Some(known.as_str()) == interface)
+        Some(match self {
+            Self::SearchSearch => Interface::Search,
+            Self::CompletionComplete | Self::CompletionCompleteIntoReply | Self::CompletionStream => {
+                Interface::Completion
+            }
+            Self::MessagesReply
+            | Self::MessagesShow
+            | Self::MessagesCreate
+            | Self::MessagesModify
+            | Self::MessagesHistory => Interface::Messages,
+            Self::MessageLogEntryCreate | Self::MessageLogEntryUpdate => Interface::MessageLog,
+            Self::KeyValueGet
+            | Self::KeyValueGetMany
+            | Self::KeyValueExists
+            | Self::KeyValueListKeys
+            | Self::KeyValueSet
+            | Self::KeyValueSetMany
+            | Self::KeyValueDelete
+            | Self::KeyValueDeleteMany
+            | Self::KeyValueIncrement
+            | Self::KeyValueCasNew
+            | Self::KeyValueSwap => Interface::KeyValue,
+            Self::HttpHandle => Interface::Http,
+            Self::Clocks | Self::KeptAside => return None,
+        })
     }
 
     /// Returns whether modules make this call. The host itself writes the other entries.

@@ -14,7 +14,8 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -49,13 +50,39 @@ pub(super) struct Executor {
 struct Shared {
     queues: Mutex<Queues>,
     /// Notified when a guest can continue and a core is free.
-    ready: Condvar,
+    ready: Idle,
     /// Notified when a guest can continue whose tenant is behind.
-    behind: Condvar,
+    behind: Idle,
     /// The number of guests that run at a time, unless tenants are behind: one per core.
     cores: usize,
     /// Makes running guests return to the executor soon.
     interrupt: Box<dyn Fn() + Send + Sync>,
+}
+
+/// The threads that wait for guests. Notifying is a system call, and most of the time no thread waits.
+#[derive(Default)]
+struct Idle {
+    condvar: Condvar,
+    /// The number of threads that wait. Changes only while the queues are locked.
+    threads: AtomicUsize,
+}
+
+impl Idle {
+    /// Waits until the threads are notified.
+    fn wait<'q>(&self, queues: MutexGuard<'q, Queues>) -> MutexGuard<'q, Queues> {
+        self.threads.fetch_add(1, Ordering::Relaxed);
+        let queues = self.condvar.wait(queues).unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.threads.fetch_sub(1, Ordering::Relaxed);
+        queues
+    }
+
+    /// Wakes a thread, if one waits. The caller has changed the queues while they were locked: a thread that doesn't wait
+    /// yet will see the change.
+    fn notify_one(&self) {
+        if self.threads.load(Ordering::Relaxed) > 0 {
+            self.condvar.notify_one();
+        }
+    }
 }
 
 #[derive(Default)]
@@ -97,8 +124,8 @@ impl Executor {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let shared = Arc::new(Shared {
             queues: Mutex::default(),
-            ready: Condvar::new(),
-            behind: Condvar::new(),
+            ready: Idle::default(),
+            behind: Idle::default(),
             cores,
             interrupt: Box::new(interrupt),
         });
@@ -143,8 +170,8 @@ impl Drop for Executor {
     fn drop(&mut self) {
         let mut queues = lock(&self.shared.queues);
         queues.closed = true;
-        self.shared.ready.notify_all();
-        self.shared.behind.notify_all();
+        self.shared.ready.condvar.notify_all();
+        self.shared.behind.condvar.notify_all();
         // Dropping a guest can wake other guests, which acquires the lock.
         let tenants = std::mem::take(&mut queues.tenants);
         drop(queues);
@@ -194,7 +221,7 @@ impl Shared {
     }
 
     /// Runs the next guest whenever `may_run`. Waits for `ready` otherwise.
-    fn run_guests(&self, ready: &Condvar, may_run: impl Fn(&Queues) -> bool) {
+    fn run_guests(&self, ready: &Idle, may_run: impl Fn(&Queues) -> bool) {
         let mut queues = lock(&self.queues);
         loop {
             if queues.closed {
@@ -202,7 +229,7 @@ impl Shared {
             }
             let next = if may_run(&queues) { queues.next() } else { None };
             let Some((tenant, virtual_time, runnable)) = next else {
-                queues = ready.wait(queues).unwrap_or_else(std::sync::PoisonError::into_inner);
+                queues = ready.wait(queues);
                 continue;
             };
             drop(queues);
