@@ -2,17 +2,44 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::LoadError;
+use super::loaded_components::off_thread;
+use super::version::ContentHash;
 use modhost_contract::compat::{Incompatibility, MAX_SIZE};
 use modhost_core::files::{self, NotRegular, ReadError};
+
+/// A component that was read, and its hash, which takes milliseconds to compute. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct ComponentFile {
+    pub(crate) hash: ContentHash,
+    pub(crate) bytes: Arc<Vec<u8>>,
+}
+
+impl ComponentFile {
+    /// Hashes a component. Blocks the thread for milliseconds.
+    pub(crate) fn new(bytes: Vec<u8>) -> Self {
+        Self { hash: ContentHash::of(&bytes), bytes: Arc::new(bytes) }
+    }
+
+    /// Reads and hashes a component.
+    ///
+    /// # Errors
+    ///
+    /// See [`read`].
+    pub(crate) async fn read(path: &Path) -> Result<Self, LoadError> {
+        let path = path.to_owned();
+        off_thread(move || Ok(Self::new(read(&path)?))).await
+    }
+}
 
 /// Reads a component. Doesn't block on a pipe or device, and reads nothing of a file that is too large.
 ///
 /// # Errors
 ///
 /// If the file can't be read, isn't a regular file, or exceeds [`MAX_SIZE`].
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     let unreadable = |error| LoadError::Unreadable { path: path.display().to_string(), error };
     files::read(path, MAX_SIZE).map_err(|error| match error {
         ReadError::Io(error) => unreadable(error),

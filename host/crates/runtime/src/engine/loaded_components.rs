@@ -11,6 +11,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::cache::{Cache, CachedCode};
 use super::compile::{CompileError, Job, Priority};
 use super::executor::Executor;
+use super::file::ComponentFile;
 use super::version::{ContentHash, Needs, Spec, Version};
 use super::wasmtime_engine::{LinkedComponent, Tier, WasmtimeEngine};
 use super::{Engine, LoadError, sources};
@@ -117,27 +118,33 @@ impl Engine {
     /// If the bytes aren't a component, or the component doesn't fit the world or the module's limits, or can't be
     /// compiled.
     pub async fn load(&self, bytes: Vec<u8>, spec: &Spec) -> Result<Version, LoadError> {
-        self.load_as(bytes, spec, Priority::Initial).await
+        let file = off_thread(move || Ok(ComponentFile::new(bytes))).await?;
+        self.load_file(file, spec, Priority::Initial).await
     }
 
-    /// Loads a component as a version of a module, with a priority in the compile queue. A component whose code is
-    /// cached doesn't queue.
+    /// Loads a component that was hashed as a version of a module, with a priority in the compile queue. A component whose
+    /// code is cached doesn't queue.
     ///
     /// # Errors
     ///
     /// See [`Engine::load`].
-    pub async fn load_as(&self, bytes: Vec<u8>, spec: &Spec, priority: Priority) -> Result<Version, LoadError> {
-        let (file, hash, bytes, sources) = off_thread(move || {
-            let file = ContentHash::of(&bytes);
-            let mut bytes = bytes;
-            let sources = sources::split_off(&mut bytes);
-            // The hash that identifies the code. It excludes the sources, which don't change the code.
-            let hash = if sources.is_some() { ContentHash::of(&bytes) } else { file };
-            Ok((file, hash, Arc::new(bytes), sources))
+    pub(super) async fn load_file(
+        &self,
+        file: ComponentFile,
+        spec: &Spec,
+        priority: Priority,
+    ) -> Result<Version, LoadError> {
+        let version = file.hash;
+        // The hash that identifies the code excludes the sources, which don't change the code.
+        let (ComponentFile { hash, bytes }, sources) = off_thread(move || {
+            Ok(match sources::split_off(&file.bytes) {
+                Some((code, sources)) => (ComponentFile::new(code.to_vec()), Some(sources)),
+                None => (file, None),
+            })
         })
         .await?;
         if sources.is_some() && self.tier == Tier::Optimized {
-            tracing::warn!(module = %spec.name, version = %file, "component is a development build; build it with `modhost build` for production");
+            tracing::warn!(module = %spec.name, %version, "component is a development build; build it with `modhost build` for production");
         }
         let cell = lock(&self.components).cell(hash);
         let mut entry = cell.lock().await;
@@ -151,7 +158,7 @@ impl Engine {
         };
         drop(entry);
         loaded.needs.check(spec)?;
-        Ok(Version::new(loaded, file, sources, spec))
+        Ok(Version::new(loaded, version, sources, spec))
     }
 
     /// Compiles and links a component that fits the world, and reports the result. It compiles even if the cache has
@@ -161,7 +168,8 @@ impl Engine {
     ///
     /// If the component can't be compiled.
     pub async fn try_compile(&self, mut bytes: Vec<u8>) -> Result<Compiled, LoadError> {
-        sources::split_off(&mut bytes);
+        let code = sources::split_off(&bytes).map_or(bytes.len(), |(code, _)| code.len());
+        bytes.truncate(code);
         let job = Job { tenants: Vec::new(), priority: Priority::Initial, bytes: bytes.len(), takes_long: false };
         let bytes = Arc::new(bytes);
         let CachedFile { cache, file, took } = self.write(&bytes, self.tier, job).await?;

@@ -18,8 +18,8 @@ const CUSTOM: u8 = 0;
 /// The length of a component's header in bytes: `\0asm`, the version, and the layer.
 const HEADER: usize = 8;
 
-/// Removes the sources from a component and returns them; `None` if it has none.
-pub(super) fn split_off(component: &mut Vec<u8>) -> Option<Arc<str>> {
+/// Splits a component from its sources; `None` if it has none.
+pub(super) fn split_off(component: &[u8]) -> Option<(&[u8], Arc<str>)> {
     let section = last_section(component)?;
     let content = component.get(section.content.clone())?;
     let (length, bytes) = leb128(content)?;
@@ -28,8 +28,7 @@ pub(super) fn split_off(component: &mut Vec<u8>) -> Option<Arc<str>> {
         return None;
     }
     let sources = Arc::from(std::str::from_utf8(content.get(bytes + length..)?).ok()?);
-    component.truncate(section.start);
-    Some(sources)
+    Some((&component[..section.start], sources))
 }
 
 /// The position of a section and of its content.
@@ -95,11 +94,11 @@ mod tests {
             (vec![], None),
         ] {
             let whole = component(&sections);
-            let mut base = whole.clone();
-            let split = split_off(&mut base);
-            assert_eq!(split.as_deref(), found);
-            let rest = if found.is_some() { component(&sections[..sections.len() - 1]) } else { whole };
-            assert_eq!(base, rest);
+            let split = split_off(&whole);
+            assert_eq!(split.as_ref().map(|(_, sources)| &**sources), found);
+            if let Some((base, _)) = split {
+                assert_eq!(base, component(&sections[..sections.len() - 1]));
+            }
         }
     }
 
@@ -107,10 +106,7 @@ mod tests {
     fn finds_no_sources_in_truncated_components() {
         let whole = component(&[section("name", b"x"), section("modhost:sources", b"print()")]);
         for length in 0..whole.len() {
-            let cut = whole[..length].to_vec();
-            let mut base = cut.clone();
-            assert_eq!(split_off(&mut base), None, "{length}");
-            assert_eq!(base, cut);
+            assert_eq!(split_off(&whole[..length]), None, "{length}");
         }
     }
 }

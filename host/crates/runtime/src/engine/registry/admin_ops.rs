@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use super::module_entry::{ModuleEntry, ReloadBlock};
-use super::reload::ComponentFile;
 use super::{Registry, Status};
-use crate::engine::LoadError;
+use crate::engine::file::ComponentFile;
 use crate::engine::version::{Spec, Version};
+use crate::engine::{LoadError, Priority};
 use modhost_core::clock;
 use modhost_core::event::Name;
 use modhost_core::metrics::{self, CanaryEnd};
@@ -244,8 +244,8 @@ impl ModuleEntry {
             let spec = self.spec();
             let version = match file.filter(|file| file.hash == hash) {
                 Some(file) => {
-                    let version = self.shared.engine.load(file.bytes.clone(), &spec).await;
-                    self.keep(hash, file.bytes).await;
+                    let version = self.shared.engine.load_file(file.clone(), &spec, Priority::Initial).await;
+                    self.keep(hash, &file.bytes).await;
                     version.map_err(|error| AdminError::CantServe(hash, error))?
                 }
                 None => self.load_kept(hash, &spec).await?,

@@ -298,7 +298,7 @@ impl ModuleEntry {
         }
     }
 
-    pub(super) async fn keep(&self, hash: ContentHash, bytes: Vec<u8>) {
+    pub(super) async fn keep(&self, hash: ContentHash, bytes: &[u8]) {
         if let Err(error) = self.shared.versions.keep(hash, bytes.into()).await {
             tracing::error!(
                 module = %self.name, version = %hash, %error, "cannot keep the component; rolling back to it will fail"

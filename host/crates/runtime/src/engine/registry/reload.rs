@@ -4,7 +4,6 @@
 //! (`module_lock`). Before each change the lock is taken and the module's state is checked again: admin operations take
 //! precedence, and changed settings restart the reload.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -14,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 use super::gate::{self, Rejection};
 use super::module_entry::{CurrentReload, ModuleEntry, ModuleLockGuard, ReloadGuard, Serving};
 use super::refusal::{Cause, Refusal};
-use crate::engine::loaded_components::off_thread;
+use crate::engine::file::ComponentFile;
 use crate::engine::version::{Spec, Version};
-use crate::engine::{LoadError, Priority, file};
+use crate::engine::{LoadError, Priority};
 use modhost_core::backoff::Backoff;
 use modhost_core::metrics::{self, CanaryEnd, RefusedBy};
 use modhost_core::sync::lock;
@@ -28,23 +27,6 @@ const RETRY_BACKOFF: Backoff = Backoff::new(Duration::from_secs(5), Duration::fr
 
 /// The maximum time that an admin operation waits for the result of a reload.
 const MAX_RELOAD_WAIT: Duration = Duration::from_secs(10);
-
-/// A component file that was read.
-pub(super) struct ComponentFile {
-    pub(super) hash: ContentHash,
-    pub(super) bytes: Vec<u8>,
-}
-
-impl ComponentFile {
-    pub(super) async fn read(path: &Path) -> Result<Self, LoadError> {
-        let path = path.to_owned();
-        off_thread(move || {
-            let bytes = file::read(&path)?;
-            Ok(Self { hash: ContentHash::of(&bytes), bytes })
-        })
-        .await
-    }
-}
 
 /// The reason why a version that served before can't serve now.
 struct Unavailable {
@@ -312,7 +294,7 @@ impl ModuleEntry {
         if self.reload_queued.load(Ordering::Acquire) {
             self.cancel_if_stale().await;
         }
-        reload.unless_canceled(self.shared.engine.load_as(found.bytes.clone(), &reload.spec, priority)).await
+        reload.unless_canceled(self.shared.engine.load_file(found.clone(), &reload.spec, priority)).await
     }
 
     /// Admits a loaded version: dry-runs it and puts it on trial, if configured, or swaps to it.
@@ -339,7 +321,7 @@ impl ModuleEntry {
                     return Some(());
                 }
                 Err(Rejection::Failed { reason, delivery }) => {
-                    self.keep(hash, bytes).await;
+                    self.keep(hash, &bytes).await;
                     let replay = delivery.map(|delivery| {
                         let component = spec.component.display();
                         format!("inspect it with `modhost deliveries replay {delivery} --component {component}`, or ")
@@ -382,7 +364,7 @@ impl ModuleEntry {
         *lock(&self.refused) = None;
         self.retries.store(0, Ordering::Release);
         drop(guard);
-        self.keep(hash, bytes).await;
+        self.keep(hash, &bytes).await;
         Some(())
     }
 
@@ -424,14 +406,15 @@ impl ModuleEntry {
         if self.serving().is_some_and(|serving| serving.stable.hash() == hash) {
             return Some(Ok(()));
         }
-        let bytes = match file.filter(|file| file.hash == hash) {
-            Some(file) => Some(file.bytes.clone()),
-            None => self.shared.versions.component(hash).await,
+        let file = match file.filter(|file| file.hash == hash) {
+            Some(file) => Some(file.clone()),
+            // It was compared with its hash as it was read.
+            None => self.shared.versions.component(hash).await.map(|bytes| ComponentFile { hash, bytes: bytes.into() }),
         };
-        let Some(bytes) = bytes else {
+        let Some(file) = file else {
             return Some(Err(Unavailable { cause: Cause::Component, why: "its component is no longer kept".into() }));
         };
-        match reload.unless_canceled(self.shared.engine.load(bytes, &reload.spec)).await? {
+        match reload.unless_canceled(self.shared.engine.load_file(file, &reload.spec, Priority::Initial)).await? {
             Ok(version) => {
                 let _guard = reload.lock_if_current().await?;
                 self.swap_serving(Serving { stable: Arc::new(version), canary: None });
