@@ -43,6 +43,27 @@ async fn stored(host: &Host, tenant: &str, module: &str, key: &str) -> Value {
 }
 
 #[tokio::test]
+async fn large_value_is_stored_and_recorded_as_a_digest() {
+    let host = Settings::test_guest("").start().await;
+    assert_eq!(reply(&host, "kv-fill 500000 a").await, "set");
+    let id = ended(&host, "completed", 1).await[0]["id"].as_str().unwrap().to_owned();
+    let details = api(&host, &format!("deliveries/{id}")).await;
+    let set = details["calls"].as_array().unwrap().iter().find(|call| call["import"] == "keyvalue.set").unwrap();
+    assert_eq!((&set["arguments"]["bucket"], &set["arguments"]["entries"][0][0]), (&json!("default"), &json!("a")));
+    let text = &set["arguments"]["entries"][0][1]["hex"]["modhost:text"];
+    assert_eq!((text["bytes"].as_u64(), text["sha256"].as_str().unwrap().len()), (Some(1_000_000), 64), "{set}");
+    assert!(set.to_string().len() < 1000, "{set}");
+    let shown = modhost(host.folder(), "deliveries", &["show", &id, "--admin", &host.admin], &[]).await;
+    assert!(shown.stdout.contains("… (976.6 KiB)"), "{}", shown.stdout);
+    // The next attempt recognizes the call: it gets the recorded answer, and nothing is written again.
+    let component = component("test_guest");
+    let arguments = ["replay", &id, "--component", component.to_str().unwrap(), "--admin", &host.admin];
+    let replayed = modhost(host.folder(), "deliveries", &arguments, &[]).await;
+    assert!(replayed.stdout.contains("  same     keyvalue.set"), "{}", replayed.stdout);
+    assert!(replayed.stdout.contains("the reply is the same"), "{}", replayed.stdout);
+}
+
+#[tokio::test]
 async fn sets_reads_increments_and_swaps_values() {
     let host = Settings::test_guest("").start().await;
     let steps = [

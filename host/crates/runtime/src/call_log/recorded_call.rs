@@ -187,7 +187,7 @@ impl Requested {
         arguments: &impl Serialize,
     ) -> Result<Self, CallError> {
         let CallSpec { import, effect, .. } = *spec;
-        // Without a log, nothing needs them: the limit of what a guest gives the host at once applies to them before.
+        // Without a log, nobody reads them. Wasmtime has checked their size as it copied them out of the guest.
         let arguments = if log.is_disabled() { Ok(Arguments::default()) } else { Arguments::new(arguments) };
         let arguments = arguments
             .map_err(|error| CallError::new(ErrorKind::Invalid, format!("arguments of `{import}`: {error}")))?;

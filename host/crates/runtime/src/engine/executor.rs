@@ -233,10 +233,10 @@ impl Shared {
                 continue;
             };
             drop(queues);
-            let before = cpu_time::of_this_thread();
+            cpu_time::start_slice();
             // A guest's panic reaches its caller. If dropping it panics, this thread goes on; the panic hook logs it.
             let _ = catch_unwind(AssertUnwindSafe(|| runnable.run()));
-            let used = cpu_time::of_this_thread().saturating_sub(before);
+            let used = cpu_time::of_this_slice();
             queues = lock(&self.queues);
             queues.charge(&tenant, virtual_time, used);
             // This thread may wait now, although guests can continue.

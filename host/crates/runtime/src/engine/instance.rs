@@ -159,17 +159,19 @@ fn store(
     store
 }
 
-/// Polls a guest to its end, or until its CPU time or its calls reach a limit.
+/// Polls a guest to its end, or until its CPU time or its calls reach a limit. Each poll is a slice of the executor, whose
+/// CPU time is read only if the guest goes on: reading it is a system call.
 async fn run_metered<T>(mut guest: Pin<&mut impl Future<Output = T>>, delivery: &Delivery) -> Result<T, LimitReached> {
     let mut clock = Clock::new(delivery.limits());
     std::future::poll_fn(|context| {
-        let before = cpu_time::of_this_thread();
         let polled = guest.as_mut().poll(context);
-        let counted = clock.count(cpu_time::of_this_thread().saturating_sub(before));
         match (delivery.usage().reached(), polled) {
             (Some(limit), _) => Poll::Ready(Err(limit)),
             (None, Poll::Ready(ended)) => Poll::Ready(Ok(ended)),
-            (None, Poll::Pending) => counted.map_or_else(|limit| Poll::Ready(Err(limit)), |()| Poll::Pending),
+            (None, Poll::Pending) => match clock.count(cpu_time::of_this_slice()) {
+                Ok(()) => Poll::Pending,
+                Err(limit) => Poll::Ready(Err(limit)),
+            },
         }
     })
     .await
