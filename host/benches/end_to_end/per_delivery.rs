@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, ensure};
+use futures::future::try_join_all;
 use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::limits::Limits;
 use modhost_core::metrics;
+use modhost_core::tenant_meter::{self, TenantMeter};
 use modhost_platform::Platform;
 use modhost_runtime::call_log::CallLog;
 use modhost_runtime::capabilities::{AttemptContext, Delivery, Grants};
@@ -27,7 +29,8 @@ const ROUND: Duration = Duration::from_millis(150);
 /// The number of measurements of each side.
 const ROUNDS: usize = 9;
 
-/// The number of deliveries between two readings of the clock.
+/// The number of deliveries between two readings of the clock. Through the engine they are in flight together, as under
+/// load: its threads go from one to the next without waiting.
 const BATCH: u32 = 16;
 
 /// The size of the pool, the host's default.
@@ -51,19 +54,27 @@ struct Sides {
     event: Arc<Event>,
     guest_event: Arc<bare::Event>,
     module: Name,
+    /// The counters of the event's tenant.
+    meter: Arc<TenantMeter>,
     platform: Arc<dyn Platform>,
 }
 
 /// Measures every row with one thread and with two, and prints the table.
 pub fn run(guests: &Path) -> anyhow::Result<()> {
     println!("A delivery through the engine, beside the same component on Wasmtime alone");
-    println!("(fresh instance, platform that does nothing; {ROUNDS} rounds of {ROUND:?} a side, medians)\n");
+    println!(
+        "(fresh instance, platform that does nothing; CPU time per delivery; {ROUNDS} rounds of {ROUND:?} a side, medians)\n"
+    );
     let library = extism::library();
     if library.is_none() {
         println!("(Extism is left out: BENCH_VENV names no environment with host/benches/extism/requirements.txt)\n");
     }
     let extism = library.map(|library| extism::build(&library)).transpose()?;
-    println!("module               threads   engine/s  engine µs  wasmtime µs   ratio  more µs  extism µs  of engine");
+    println!(
+        "| | threads | engine µs | Wasmtime µs | ratio | overhead µs | with hand-over µs | alone µs | Extism µs | \
+         Extism ÷ engine |"
+    );
+    println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
     for row in rows()? {
         for threads in [1, 2] {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
@@ -104,6 +115,26 @@ fn rows() -> anyhow::Result<[Row; 3]> {
     ])
 }
 
+/// The figures of a round, in microseconds.
+struct Round {
+    engine: Cost,
+    wasmtime: Cost,
+    /// The time of one delivery that is alone in the engine.
+    alone: f64,
+    extism: Option<f64>,
+}
+
+/// The cost of a delivery, in microseconds.
+#[derive(Clone, Copy)]
+struct Cost {
+    /// The time from the start to the end, in each thread.
+    elapsed: f64,
+    /// The CPU time of all threads of the process.
+    cpu: f64,
+    /// The CPU time of the engine's threads while they run instances; zero for Wasmtime alone.
+    guest_cpu: f64,
+}
+
 fn measure(
     row: &Row,
     threads: usize,
@@ -111,68 +142,72 @@ fn measure(
     sides: &Arc<Sides>,
     mut extism: Option<Extism>,
 ) -> anyhow::Result<()> {
-    let (mut rounds, mut beside) = (Vec::new(), Vec::new());
+    let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
-        let engine = round(runtime, threads, {
-            let sides = sides.clone();
-            move || {
-                let sides = sides.clone();
-                async move { sides.through_engine().await }
-            }
-        })?;
-        let wasmtime = round(runtime, threads, {
-            let sides = sides.clone();
-            move || {
-                let sides = sides.clone();
-                async move { sides.on_wasmtime().await }
-            }
-        })?;
-        rounds.push((microseconds(engine), microseconds(wasmtime)));
-        if let Some(extism) = &mut extism {
-            let extism = microseconds(extism.round(ROUND)?);
-            beside.push((extism, extism / microseconds(engine)));
-        }
+        let engine = round(runtime, threads, sides, |sides| async move { sides.through_engine().await })?;
+        let alone = round(runtime, threads, sides, |sides| async move { sides.through_engine_alone().await })?.elapsed;
+        let wasmtime = round(runtime, threads, sides, |sides| async move { sides.on_wasmtime().await })?;
+        let extism = extism.as_mut().map(|extism| extism.round(ROUND)).transpose()?.map(microseconds);
+        rounds.push(Round { engine, wasmtime, alone, extism });
         // As a host does periodically; otherwise the recorded metrics would only grow.
         metrics::upkeep();
     }
-    let engine = median(rounds.iter().map(|(engine, _)| *engine));
-    let wasmtime = median(rounds.iter().map(|(_, wasmtime)| *wasmtime));
-    let ratio = median(rounds.iter().map(|(engine, wasmtime)| engine / wasmtime));
-    let more = median(rounds.iter().map(|(engine, wasmtime)| engine - wasmtime));
-    let per_second = threads as f64 * 1e6 / engine;
+    let of = |figure: fn(&Round) -> f64| median(rounds.iter().map(figure));
+    let [guest, wasmtime] = [of(|round| round.engine.guest_cpu), of(|round| round.wasmtime.cpu)];
+    let ratio = of(|round| round.engine.guest_cpu / round.wasmtime.cpu);
+    let more = of(|round| round.engine.guest_cpu - round.wasmtime.cpu);
+    let [engine, alone] = [of(|round| round.engine.cpu), of(|round| round.alone)];
     let what = row.what;
-    print!("{what:<20} {threads:>7} {per_second:>10.0} {engine:>10.1} {wasmtime:>12.1} {ratio:>7.2} {more:>8.1}");
-    if !beside.is_empty() {
-        let extism = median(beside.iter().map(|(extism, _)| *extism));
-        let ratio = median(beside.iter().map(|(_, ratio)| *ratio));
-        print!("{extism:>11.1}{ratio:>11.1}");
+    print!("| {what} | {threads} | {guest:.1} | {wasmtime:.1} | {ratio:.2} | {more:.1} | {engine:.1} | {alone:.1} |");
+    let beside = rounds.iter().filter_map(|round| Some((round.extism?, round.alone)));
+    if extism.is_some() {
+        let time = median(beside.clone().map(|(extism, _)| extism));
+        let ratio = median(beside.map(|(extism, alone)| extism / alone));
+        println!(" {time:.0} | {ratio:.1} |");
+    } else {
+        println!(" | |");
     }
-    println!();
     Ok(())
 }
 
-/// Repeats something in this many threads concurrently; returns the time of one repetition in a thread.
-fn round<F, T>(runtime: &Runtime, threads: usize, once: F) -> anyhow::Result<Duration>
+/// Repeats batches of deliveries in this many threads concurrently; returns the cost of one delivery.
+fn round<F, T>(runtime: &Runtime, threads: usize, sides: &Arc<Sides>, batch: F) -> anyhow::Result<Cost>
 where
-    F: Fn() -> T + Clone + Send + 'static,
+    F: Fn(Arc<Sides>) -> T + Copy + Send + 'static,
     T: Future<Output = anyhow::Result<()>> + Send,
 {
-    let repeat = |once: F| async move {
+    let repeat = |sides: Arc<Sides>| async move {
         let (started, mut done) = (Instant::now(), 0);
         while started.elapsed() < ROUND {
-            for _ in 0..BATCH {
-                once().await?;
-            }
+            batch(sides.clone()).await?;
             done += BATCH;
         }
-        anyhow::Ok(started.elapsed() / done)
+        anyhow::Ok((started.elapsed() / done, done))
     };
-    let tasks: Vec<_> = (0..threads).map(|_| runtime.spawn(repeat(once.clone()))).collect();
-    let mut sum = Duration::ZERO;
+    let guest_cpu_time = || sides.meter.totals().cpu();
+    let (before, guests_before) = (cpu_time(), guest_cpu_time());
+    let tasks: Vec<_> = (0..threads).map(|_| runtime.spawn(repeat(sides.clone()))).collect();
+    let (mut elapsed, mut deliveries) = (Duration::ZERO, 0);
     for task in tasks {
-        sum += runtime.block_on(task)??;
+        let (one, done) = runtime.block_on(task)??;
+        elapsed += one;
+        deliveries += done;
     }
-    Ok(sum / u32::try_from(threads)?)
+    let cpu = cpu_time().saturating_sub(before) / deliveries;
+    let guest_cpu = guest_cpu_time().saturating_sub(guests_before) / deliveries;
+    Ok(Cost {
+        elapsed: microseconds(elapsed / u32::try_from(threads)?),
+        cpu: microseconds(cpu),
+        guest_cpu: microseconds(guest_cpu),
+    })
+}
+
+/// Returns the CPU time that this process has used. Unlike the time on a clock, it doesn't depend on who else uses the
+/// machine.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 impl Sides {
@@ -194,6 +229,7 @@ impl Sides {
             guest_event: Arc::new(bare::guest_event(&row.event)),
             event: Arc::new(row.event.clone()),
             module,
+            meter: tenant_meter::of(&row.event.tenant),
             platform: Arc::new(Nothing),
         };
         sides.check(row).await?;
@@ -226,15 +262,31 @@ impl Sides {
         }))
     }
 
+    /// Runs a batch of deliveries, all at the same time.
     async fn through_engine(&self) -> anyhow::Result<()> {
+        try_join_all((0..BATCH).map(|_| self.deliver())).await.map(drop)
+    }
+
+    /// Runs a batch of deliveries, one after the other.
+    async fn through_engine_alone(&self) -> anyhow::Result<()> {
+        for _ in 0..BATCH {
+            self.deliver().await?;
+        }
+        Ok(())
+    }
+
+    async fn deliver(&self) -> anyhow::Result<()> {
         let ended = self.version.run(&self.delivery()).await;
         ensure!(ended == GuestOutcome::Answered, "unexpected end of a delivery: {ended:?}");
         Ok(())
     }
 
+    /// Runs a batch of deliveries on Wasmtime alone, one after the other: none of them waits for anything.
     async fn on_wasmtime(&self) -> anyhow::Result<()> {
-        let answer = self.bare.run(&self.guest_event).await.map_err(to_anyhow)?;
-        ensure!(answer.is_ok(), "unexpected result of a bare call: {answer:?}");
+        for _ in 0..BATCH {
+            let answer = self.bare.run(&self.guest_event).await.map_err(to_anyhow)?;
+            ensure!(answer.is_ok(), "unexpected result of a bare call: {answer:?}");
+        }
         Ok(())
     }
 }

@@ -24,6 +24,11 @@ pub const PATH: &str = "/webhook";
 /// The module that subscribes to events of user messages and does nothing.
 pub const MODULE: &str = "Nothing";
 
+/// What to do if there is no program `wasmtime`. The build takes minutes.
+pub const HOW_TO_GET_WASMTIME: &str = "Install it with `cargo install wasmtime-cli@48.0.8 --locked --root target/wasmtime \
+    --no-default-features --features run,serve,component-model-async,cranelift,pooling-allocator,parallel-compilation`, \
+    or set BENCH_WASMTIME to its path";
+
 /// The time limit for starting a server and for completing deliveries.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -40,7 +45,18 @@ pub struct Server {
 impl Server {
     /// Starts `modhost serve` in a folder, with a module whose component does nothing.
     pub fn host(folder: &Path, component: &Path) -> anyhow::Result<Self> {
-        std::fs::write(folder.join("modules.toml"), settings(component))?;
+        let module = module(MODULE, component, "unique.chat.user-message.created");
+        Self::start_host(folder, &(settings() + &module))
+    }
+
+    /// Starts `modhost serve` in a folder, with this many modules, of which each has an event of its own ([`event_of`]).
+    pub fn host_with_modules(folder: &Path, component: &Path, modules: usize) -> anyhow::Result<Self> {
+        let modules = (0..modules).map(|number| module(&format!("Nothing{number}"), component, &event_of(number)));
+        Self::start_host(folder, &(settings() + &modules.collect::<String>()))
+    }
+
+    fn start_host(folder: &Path, settings: &str) -> anyhow::Result<Self> {
+        std::fs::write(folder.join("modules.toml"), settings)?;
         // Not in the folder of the settings: the host watches that folder, and each log line would count as a change.
         let log = folder.join("log/modhost.log");
         std::fs::create_dir(folder.join("log"))?;
@@ -64,8 +80,7 @@ impl Server {
     /// Starts Flask with gunicorn from the virtual environment named by `BENCH_VENV`; `None` if the variable isn't set.
     pub fn flask() -> anyhow::Result<Option<Self>> {
         let Some(environment) = std::env::var_os("BENCH_VENV") else { return Ok(None) };
-        // A port that was free a moment ago, because gunicorn doesn't print the port that it gets.
-        let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let address = free_address()?;
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/flask");
         let mut command = Command::new(Path::new(&environment).join("bin/gunicorn"));
         command
@@ -73,17 +88,35 @@ impl Server {
             .current_dir(folder)
             .env("BENCH_SECRET", SECRET)
             .env("PYTHONDONTWRITEBYTECODE", "1");
-        let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("gunicorn")?;
+        Self::start_at(command, address).context("gunicorn").map(Some)
+    }
+
+    /// Starts `wasmtime serve` with a component that verifies events. Each request gets an instance of its own from
+    /// Wasmtime's pool, as a delivery does in the host.
+    pub fn wasmtime_serve(program: &Path, component: &Path) -> anyhow::Result<Self> {
+        let address = free_address()?;
+        let mut command = Command::new(program);
+        command
+            .args(["serve", "-Scli=y", "-Opooling-allocator=y", "--addr", &address.to_string()])
+            .args(["--env", &format!("BENCH_SECRET={SECRET}")])
+            .arg(component)
+            .stderr(Stdio::null());
+        Self::start_at(command, address).with_context(|| format!("{} serve", program.display()))
+    }
+
+    /// Starts a server that listens on this address and doesn't print it.
+    fn start_at(mut command: Command, address: SocketAddr) -> anyhow::Result<Self> {
+        let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let output = BufReader::new(process.stdout.take().context("its standard output")?);
         let server = Self { process, _output: output, address, log: None };
         let deadline = Instant::now() + PATIENCE;
         while std::net::TcpStream::connect(address).is_err() {
             if Instant::now() > deadline {
-                bail!("gunicorn doesn't listen on {address}");
+                bail!("nothing listens on {address}");
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        Ok(Some(server))
+        Ok(server)
     }
 
     fn start(mut command: Command, log: Option<PathBuf>) -> anyhow::Result<Self> {
@@ -147,7 +180,32 @@ pub fn serve_bare() -> anyhow::Result<()> {
     })
 }
 
-fn settings(component: &Path) -> String {
+/// Returns an address that was free a moment ago, for servers that don't print the port that they get.
+fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// Returns the program `wasmtime`: from `BENCH_WASMTIME`, `target/wasmtime`, or `PATH`.
+pub fn wasmtime_program() -> Option<PathBuf> {
+    if let Some(program) = std::env::var_os("BENCH_WASMTIME") {
+        return Some(program.into());
+    }
+    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/wasmtime/bin");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(installed).chain(std::env::split_paths(&path));
+    folders.map(|folder| folder.join("wasmtime")).find(|program| program.is_file())
+}
+
+/// The event that a module of [`Server::host_with_modules`] subscribes to.
+pub fn event_of(module: usize) -> String {
+    format!("benchmark.module-{module}")
+}
+
+fn module(name: &str, component: &Path, event: &str) -> String {
+    format!("\n[[module]]\nname = \"{name}\"\ncomponent = {component:?}\nevents = [\"{event}\"]\n")
+}
+
+fn settings() -> String {
     format!(
         r#"
 [[source]]
@@ -165,11 +223,6 @@ kind = "unique"
 api_base = "http://127.0.0.1:9/public/chat"
 app_id = "app_benchmark"
 api_key = "env:BENCH_SECRET"
-
-[[module]]
-name = "{MODULE}"
-component = {component:?}
-events = ["unique.chat.user-message.created"]
 "#
     )
 }

@@ -29,6 +29,11 @@ pub fn created(id: &str) -> String {
     envelope(id, "unique.chat.user-message.created", payload)
 }
 
+/// The body of an event with this name, which the host doesn't know.
+pub fn for_module(id: &str, name: &str) -> String {
+    envelope(id, name, r#"{"text":"May I fly business class to Singapore?"}"#)
+}
+
 fn envelope(id: &str, name: &str, payload: &str) -> String {
     format!(
         r#"{{"id":"{id}","version":"1.0.0","event":"{name}","createdAt":"1700000000","userId":"user_1","companyId":"company_1","payload":{payload}}}"#
