@@ -10,12 +10,8 @@ pub fn build() -> anyhow::Result<PathBuf> {
     build_packages(&["bench-guest", "assistant"])
 }
 
-/// Builds the webhook for `wasmtime serve`; returns its component.
-pub fn build_http() -> anyhow::Result<PathBuf> {
-    Ok(build_packages(&["bench-http-guest"])?.join("bench_http_guest.wasm"))
-}
-
-fn build_packages(packages: &[&str]) -> anyhow::Result<PathBuf> {
+/// Builds these packages; returns the folder of their components.
+pub fn build_packages(packages: &[&str]) -> anyhow::Result<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the package is in a workspace")?;
     let target = root.join("target/guests");
     let status = Command::new(env!("CARGO"))

@@ -75,7 +75,10 @@ pub fn over_connections(guests: &Path) -> anyhow::Result<()> {
     let bare = Server::bare()?;
     let flask = Server::flask()?;
     let wasmtime_serve = match servers::wasmtime_program() {
-        Some(program) => Some(Server::wasmtime_serve(&program, &guests::build_http()?)?),
+        Some(program) => {
+            let component = guests::build_packages(&["bench-http-guest"])?.join("bench_http_guest.wasm");
+            Some(Server::wasmtime_serve(&program, &component)?)
+        }
         None => None,
     };
     let mut ways = vec![(Case::Bare, &bare), (Case::NoModule, &host), (Case::Module, &host)];

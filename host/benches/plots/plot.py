@@ -117,7 +117,7 @@ def modules():
     save(figure, "modules.svg")
 
 
-PLOTS = {"http": http, "modules": modules, "neighbors": neighbors, "tenants": tenants}
+PLOTS = {"http": http, "neighbors": neighbors, "tenants": tenants, "modules": modules}
 
 for name in sys.argv[1:] or PLOTS:
     PLOTS[name]()
