@@ -48,6 +48,17 @@ impl PostgresServer {
     ///
     /// If it doesn't start.
     pub fn start(programs: &Path) -> Self {
+        Self::start_with(programs, &["-c", "fsync=off", "-c", "full_page_writes=off"])
+    }
+
+    /// Starts a server that survives a power failure, as in production; for benchmarks. Returns `None` if PostgreSQL isn't
+    /// installed.
+    #[allow(dead_code, reason = "only benchmarks need it")]
+    pub fn start_durable() -> Option<Self> {
+        Some(Self::start_with(&programs()?, &["-c", "synchronous_commit=on"]))
+    }
+
+    fn start_with(programs: &Path, options: &[&str]) -> Self {
         // PostgreSQL refuses to run as root; `postgres` is the user that Debian's package creates.
         let script = r#"
             set -eu
@@ -56,9 +67,12 @@ impl PostgresServer {
             directory=$(mktemp -d /tmp/modhost-postgres.XXXXXX)
             [ "$(id -u)" = 0 ] && chown postgres "$directory"
             port=$2
+            shift 2
             as_user "$programs/initdb" --pgdata="$directory/data" --username=postgres --auth=trust --no-sync --encoding=UTF8 --locale=C >"$directory/log" 2>&1
-            as_user "$programs/postgres" -D "$directory/data" -p "$port" -k "$directory" -c listen_addresses=127.0.0.1 \
-                -c max_connections=400 -c shared_buffers=64MB -c fsync=off -c full_page_writes=off >>"$directory/log" 2>&1 &
+            # The shell of the background command becomes the server, so that the signal reaches it.
+            exec_as_user() { if [ "$(id -u)" = 0 ]; then exec setpriv --reuid=postgres --regid=postgres --clear-groups "$@"; else exec "$@"; fi; }
+            exec_as_user "$programs/postgres" -D "$directory/data" -p "$port" -k "$directory" -c listen_addresses=127.0.0.1 \
+                -c max_connections=400 -c shared_buffers=64MB "$@" >>"$directory/log" 2>&1 &
             server=$!
             until as_user "$programs/pg_isready" -q -h 127.0.0.1 -p "$port"; do
                 kill -0 "$server" || { cat "$directory/log" >&2; exit 1; }
@@ -75,6 +89,7 @@ impl PostgresServer {
             .args(["-c", script, "sh"])
             .arg(programs)
             .arg(port.to_string())
+            .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
