@@ -4,6 +4,8 @@
 //! owner, so what the earlier one still does under its leases can be told apart and refused. The lease of an owner counts
 //! by the engine's clock only.
 
+mod members;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -11,6 +13,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 
 use crate::error::StorageError;
+pub(crate) use members::Members;
 use modhost_core::clock::Clock;
 use modhost_core::event::Name;
 use modhost_core::sync::lock;
@@ -54,7 +57,7 @@ pub struct HostStatus {
 pub trait Cluster: Send + Sync + 'static {
     /// Adds a host, or updates what it says of itself, and extends its lease to `lease` from now. Earlier lives of a host
     /// with this name have certainly stopped: they are marked as gone, and their owners are returned, so that their
-    /// deliveries can be reclaimed at once.
+    /// deliveries can be reclaimed at once. A life that was marked as gone doesn't come back by joining again.
     async fn join(&self, host: &HostInfo, lease: Duration) -> Result<Vec<Arc<str>>>;
 
     /// Extends the lease of an owner to `lease` from now. Returns whether the owner still lived: one that was marked as
@@ -68,7 +71,8 @@ pub trait Cluster: Send + Sync + 'static {
     async fn hosts(&self) -> Result<Vec<HostStatus>>;
 
     /// Takes or keeps a duty, something that one host at a time does. Returns whether the owner has it for `lease` from
-    /// now. A duty of an owner that left or whose lease expired is free.
+    /// now. A duty of an owner that left or whose lease expired is free. With a `lease` of zero, an owner gives its duty
+    /// up.
     async fn hold_duty(&self, duty: &str, owner: &str, lease: Duration) -> Result<bool>;
 
     /// Returns how often a host has to look for deliveries that other hosts recorded or returned; `None` if there are no

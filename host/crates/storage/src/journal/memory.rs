@@ -14,6 +14,7 @@ use super::{
     Heartbeat, Journal, JournalError, Lane, Lease, NewDelivery, NewLease, Recorded, Result, Retention, State, Summary,
     TenantUsage, Totals,
 };
+use crate::cluster::{self, Cluster, HostInfo, HostStatus, Members};
 use crate::error::StorageError;
 use modhost_core::clock::{Clock, from_millis, to_millis, to_millis_rounded_up, whole_millis};
 use modhost_core::event::{DeliveryId, Event, Name};
@@ -22,6 +23,9 @@ use modhost_core::sync::lock;
 /// The name of the store, as used in messages.
 const STORE: &str = "journal";
 
+/// How often the hosts of a shared journal look for the deliveries of others.
+const POLL_EVERY: Duration = Duration::from_millis(250);
+
 /// A journal in memory. Its contents are lost when it is dropped.
 ///
 /// Every operation takes effect at once and in the order of the calls: with a
@@ -29,6 +33,7 @@ const STORE: &str = "journal";
 pub struct Memory {
     clock: Arc<dyn Clock>,
     salt: [u8; 32],
+    is_shared: bool,
     /// `None` once the journal is closed.
     tables: Mutex<Option<Tables>>,
 }
@@ -36,7 +41,13 @@ pub struct Memory {
 impl Memory {
     /// Creates an empty journal. [`Journal::salt`] returns `salt`, which must be secret outside of tests.
     pub fn new(clock: Arc<dyn Clock>, salt: [u8; 32]) -> Self {
-        Self { clock, salt, tables: Mutex::new(Some(Tables::default())) }
+        Self { clock, salt, is_shared: false, tables: Mutex::new(Some(Tables::default())) }
+    }
+
+    /// Creates an empty journal that several hosts of one process share, as they share a database: for tests of what
+    /// hosts do together.
+    pub fn shared(clock: Arc<dyn Clock>, salt: [u8; 32]) -> Self {
+        Self { is_shared: true, ..Self::new(clock, salt) }
     }
 
     /// Returns the current time, in milliseconds since 1970.
@@ -49,6 +60,13 @@ impl Memory {
         // A poisoned lock can be used: no operation panics halfway through a change.
         let mut tables = lock(&self.tables);
         operation(tables.as_mut().ok_or_else(|| StorageError::closed(STORE))?)
+    }
+
+    fn with_members<T>(&self, operation: impl FnOnce(&mut Members, SystemTime) -> T) -> cluster::Result<T> {
+        let now = self.clock.now();
+        let mut tables = lock(&self.tables);
+        let tables = tables.as_mut().ok_or_else(|| StorageError::closed(STORE))?;
+        Ok(operation(&mut tables.members, now))
     }
 }
 
@@ -161,6 +179,33 @@ impl Journal for Memory {
         self.with(|_| Ok(()))?;
         *lock(&self.tables) = None;
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Cluster for Memory {
+    async fn join(&self, host: &HostInfo, lease: Duration) -> cluster::Result<Vec<Arc<str>>> {
+        self.with_members(|members, now| members.join(host, now, lease))
+    }
+
+    async fn beat(&self, owner: &str, lease: Duration) -> cluster::Result<bool> {
+        self.with_members(|members, now| members.beat(owner, now, lease))
+    }
+
+    async fn leave(&self, owner: &str) -> cluster::Result<()> {
+        self.with_members(|members, _| members.leave(owner))
+    }
+
+    async fn hosts(&self) -> cluster::Result<Vec<HostStatus>> {
+        self.with_members(|members, now| members.list(now))
+    }
+
+    async fn hold_duty(&self, duty: &str, owner: &str, lease: Duration) -> cluster::Result<bool> {
+        self.with_members(|members, now| members.hold_duty(duty, owner, now, lease))
+    }
+
+    fn poll_every(&self) -> Option<Duration> {
+        self.is_shared.then_some(POLL_EVERY)
     }
 }
 
@@ -315,6 +360,7 @@ struct Tables {
     /// Known events without deliveries, by the time they were recorded.
     idle: BTreeSet<(i64, EventKey)>,
     usage: Usage,
+    members: Members,
 }
 
 impl Tables {
@@ -491,7 +537,8 @@ impl Tables {
             self.seqs.insert(id, seq);
             self.rows.insert(seq, row);
             self.index(seq);
-            if let Some(NewLease { owner, duration }) = wanted.filter(|_| !blocked) {
+            let wanted = wanted.filter(|wanted| !blocked && !self.members.is_gone(&wanted.owner));
+            if let Some(NewLease { owner, duration }) = wanted {
                 let until = now.saturating_add(whole_millis(duration));
                 self.lease(seq, &owner, until, now);
                 leases.extend(self.rows.get(&seq).map(|row| lease(row, owner)));
@@ -536,7 +583,8 @@ impl Tables {
 
     fn claim(&mut self, claim: &Claim, now: i64) -> Vec<Claimed> {
         let lane = (claim.tenant.clone(), claim.module.clone());
-        let due = self.lanes.get(&lane).map(|lane| lane.due(now, claim.limit)).unwrap_or_default();
+        let lane = self.lanes.get(&lane).filter(|_| !self.members.is_gone(&claim.owner));
+        let due = lane.map(|lane| lane.due(now, claim.limit)).unwrap_or_default();
         let until = now.saturating_add(whole_millis(claim.lease));
         for seq in &due {
             self.lease(*seq, &claim.owner, until, now);
@@ -591,12 +639,14 @@ impl Tables {
     }
 
     fn reclaim(&mut self, gone: Option<&str>, now: i64) -> u64 {
+        self.members.expire(from_millis(now));
         let lost = self.running.iter().filter_map(|seq| {
             let (owner, until) = self.rows.get(seq)?.lease.as_ref()?;
             if *until <= now {
                 return Some((*seq, "its host did not prolong its lease"));
             }
-            (gone == Some(owner)).then_some((*seq, "its host stopped while it ran"))
+            let is_gone = gone == Some(owner) || self.members.is_gone(owner);
+            is_gone.then_some((*seq, "its host stopped while it ran"))
         });
         let lost: Vec<(u64, &str)> = lost.collect();
         for (seq, reason) in &lost {

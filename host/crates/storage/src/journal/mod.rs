@@ -1,7 +1,7 @@
 //! The journal: the record of events, their deliveries, and the calls of each delivery with their answers.
 //!
-//! Two engines implement [`Journal`]: [`Sqlite`] stores everything in a file, [`Memory`] in memory. The trait exposes
-//! no SQL, files or locks. An engine does not depend on HTTP or WebAssembly; it stores records and returns them in
+//! Three engines implement [`Journal`]: [`Sqlite`] stores everything in a file, [`Postgres`] in a database that several hosts
+//! share, [`Memory`] in memory. The trait exposes no SQL, files or locks. An engine does not depend on HTTP or WebAssembly; it stores records and returns them in
 //! order.
 //!
 //! Each engine has its own clock, which decides when a retry is due and when a lease expires. Callers pass only
@@ -9,6 +9,8 @@
 
 mod failure_reason;
 mod memory;
+mod postgres;
+mod sharded;
 mod sqlite;
 mod types;
 mod usage;
@@ -22,9 +24,14 @@ use crate::error::StorageError;
 pub use failure_reason::FailureReason;
 pub use memory::Memory;
 use modhost_core::event::{DeliveryId, Event, Name};
+pub use postgres::Postgres;
+pub(crate) use postgres::{POSTGRES_TABLES, chat_key, event_key};
+pub use sharded::Sharded;
+pub(crate) use sqlite::SQLITE_TABLES;
 pub use sqlite::accept_loss;
 pub use sqlite::{OfflineJournal, Sqlite, SqliteSettings};
 pub use types::*;
+pub(crate) use usage::{CALL_BYTES, attempt_bytes, event_bytes, id_bytes};
 pub use usage::{TenantLimits, TenantUsage, recorded_bytes};
 
 /// The result of a journal operation.

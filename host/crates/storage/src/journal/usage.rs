@@ -23,20 +23,20 @@ pub(super) const DELIVERY_BYTES: u64 = 512;
 pub(super) const ATTEMPT_BYTES: u64 = 256;
 
 /// The bytes counted for a call besides its import, arguments and answer.
-pub(super) const CALL_BYTES: u64 = 64;
+pub(crate) const CALL_BYTES: u64 = 64;
 
 /// Returns the size of an event with a body of this length.
-pub(super) fn event_bytes(body: usize) -> u64 {
+pub(crate) fn event_bytes(body: usize) -> u64 {
     EVENT_BYTES + body as u64
 }
 
 /// Returns the size of the id of an event.
-pub(super) fn id_bytes(id: &str) -> u64 {
+pub(crate) fn id_bytes(id: &str) -> u64 {
     ID_BYTES + id.len() as u64
 }
 
 /// Returns the size of an attempt. `log` is its log as JSON.
-pub(super) fn attempt_bytes(outcome: &str, log: &str) -> u64 {
+pub(crate) fn attempt_bytes(outcome: &str, log: &str) -> u64 {
     ATTEMPT_BYTES + (outcome.len() + log.len()) as u64
 }
 

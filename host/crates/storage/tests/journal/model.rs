@@ -13,7 +13,8 @@ use modhost_storage::journal::{
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::support::{Engine, at, event_of, open_with_clock};
+use crate::postgres_server::PostgresServer;
+use crate::support::{Engine, at, event_of, new_database, open_postgres_with_clock, open_with_clock};
 
 const MODULES: [&str; 2] = ["Echo", "Log"];
 const TENANTS: [&str; 2] = ["acme", "globex"];
@@ -377,6 +378,7 @@ impl Model {
 struct Run {
     engine: Engine,
     directory: tempfile::TempDir,
+    url: String,
     clock: Arc<ManualClock>,
     journal: Option<Box<dyn Journal>>,
     model: Model,
@@ -386,12 +388,14 @@ impl Run {
     async fn new(engine: Engine) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new(at(10_000)));
+        let url = if engine == Engine::Postgres { new_database() } else { String::new() };
         let journal: Box<dyn Journal> = match engine {
             Engine::Sqlite => Box::new(open_with_clock(directory.path(), &clock).await),
             Engine::Memory => Box::new(Memory::new(clock.clone(), [0; 32])),
+            Engine::Postgres => Box::new(open_postgres_with_clock(&url, &clock).await),
         };
         let model = Model { now: 10_000, ..Model::default() };
-        Self { engine, directory, clock, journal: Some(journal), model }
+        Self { engine, directory, url, clock, journal: Some(journal), model }
     }
 
     fn journal(&self) -> &dyn Journal {
@@ -441,7 +445,10 @@ impl Run {
                     self.journal().close().await.unwrap();
                 }
                 self.journal = None;
-                self.journal = Some(Box::new(open_with_clock(self.directory.path(), &self.clock).await));
+                self.journal = Some(match self.engine {
+                    Engine::Postgres => Box::new(open_postgres_with_clock(&self.url, &self.clock).await),
+                    _ => Box::new(open_with_clock(self.directory.path(), &self.clock).await),
+                });
             }
             Step::Complete(which, _)
             | Step::CompleteStale(which)
@@ -708,5 +715,16 @@ proptest! {
     #[test]
     fn matches_the_model_in_memory(steps in proptest::collection::vec(step(), 1..100)) {
         compare(Engine::Memory, &steps);
+    }
+}
+
+proptest! {
+    #![proptest_config(config(25))]
+
+    #[test]
+    fn matches_the_model_in_postgres(steps in proptest::collection::vec(step(), 1..100)) {
+        if PostgresServer::shared().is_some() {
+            compare(Engine::Postgres, &steps);
+        }
     }
 }

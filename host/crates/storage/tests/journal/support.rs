@@ -7,12 +7,16 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use modhost_core::clock::ManualClock;
 use modhost_core::event::{DeliveryId, Event, Header, Name};
+use modhost_core::secret::Secret;
 use modhost_storage::error::StorageErrorKind;
 use modhost_storage::journal::{
     Attempt, AttemptReport, Call, Claim, Claimed, CommitHandle, Disposition, Journal, JournalError, Lease, Memory,
-    NewDelivery, Sqlite, SqliteSettings, State,
+    NewDelivery, Postgres, Sqlite, SqliteSettings, State,
 };
+use modhost_storage::postgres::Database;
 use tempfile::TempDir;
+
+use crate::postgres_server::PostgresServer;
 
 /// The default owner of leases.
 pub const OWNER: &str = "host-1";
@@ -65,6 +69,7 @@ pub fn in_chat(event: &Event, module: &str, chat: &str) -> NewDelivery {
 pub enum Engine {
     Sqlite,
     Memory,
+    Postgres,
 }
 
 /// Runs each test, an `async fn(Engine)`, with every engine.
@@ -83,6 +88,16 @@ macro_rules! on_every_engine {
                 #[tokio::test]
                 async fn $test() {
                     super::$test($crate::support::Engine::Memory).await;
+                }
+            )*
+        }
+        mod postgres {
+            $(
+                #[tokio::test]
+                async fn $test() {
+                    if $crate::postgres_server::PostgresServer::shared().is_some() {
+                        super::$test($crate::support::Engine::Postgres).await;
+                    }
                 }
             )*
         }
@@ -106,9 +121,31 @@ pub async fn open_with_clock(directory: &Path, clock: &Arc<ManualClock>) -> Sqli
     Sqlite::open_with_clock(settings, clock.clone()).await.expect("cannot open the journal")
 }
 
-/// A journal in a temporary directory, with a manual clock.
+/// Creates an empty database on the tests' PostgreSQL server, which must be there. Returns its URL.
+pub fn new_database() -> String {
+    PostgresServer::shared().expect("PostgreSQL is not installed").new_database()
+}
+
+/// Returns the database with a URL.
+pub fn database(url: &str) -> Database {
+    Database::new(&Secret::new(url)).expect("cannot use the URL")
+}
+
+/// Opens the journal in a PostgreSQL database.
+pub async fn open_postgres(url: &str) -> Postgres {
+    Postgres::open(database(url)).await.expect("cannot open the journal")
+}
+
+/// Opens the journal in a PostgreSQL database with a clock.
+pub async fn open_postgres_with_clock(url: &str, clock: &Arc<ManualClock>) -> Postgres {
+    Postgres::open_with_clock(database(url), clock.clone()).await.expect("cannot open the journal")
+}
+
+/// A journal in a temporary directory or a database of its own, with a manual clock.
 pub struct TestJournal {
     pub directory: TempDir,
+    /// The URL of the database; empty if there is none.
+    pub url: String,
     pub journal: Box<dyn Journal>,
     pub clock: Arc<ManualClock>,
     engine: Engine,
@@ -126,11 +163,13 @@ impl TestJournal {
     pub async fn new(engine: Engine) -> Self {
         let directory = TempDir::new().expect("cannot create a temporary directory");
         let clock = Arc::new(ManualClock::new(at(0)));
+        let url = if engine == Engine::Postgres { new_database() } else { String::new() };
         let journal: Box<dyn Journal> = match engine {
             Engine::Sqlite => Box::new(open_with_clock(directory.path(), &clock).await),
             Engine::Memory => Box::new(Memory::new(clock.clone(), random_salt())),
+            Engine::Postgres => Box::new(open_postgres_with_clock(&url, &clock).await),
         };
-        Self { directory, journal, clock, engine }
+        Self { directory, url, journal, clock, engine }
     }
 
     pub async fn sqlite() -> Self {
@@ -140,7 +179,7 @@ impl TestJournal {
     /// Opens the SQLite journal in a directory.
     pub async fn in_directory(directory: TempDir, clock: Arc<ManualClock>) -> Self {
         let journal = Box::new(open_with_clock(directory.path(), &clock).await);
-        Self { directory, journal, clock, engine: Engine::Sqlite }
+        Self { directory, url: String::new(), journal, clock, engine: Engine::Sqlite }
     }
 
     /// Closes the journal. Returns its directory and clock.
@@ -151,16 +190,21 @@ impl TestJournal {
 
     /// Closes the journal and opens it again. The in-memory journal stays open.
     pub async fn reopened(self) -> Self {
-        let Self { directory, journal, clock, engine } = self;
-        let journal = match engine {
+        let Self { directory, url, journal, clock, engine } = self;
+        let journal: Box<dyn Journal> = match engine {
             Engine::Sqlite => {
                 journal.close().await.expect("cannot close the journal");
                 drop(journal);
                 Box::new(open_with_clock(directory.path(), &clock).await)
             }
             Engine::Memory => journal,
+            Engine::Postgres => {
+                journal.close().await.expect("cannot close the journal");
+                drop(journal);
+                Box::new(open_postgres_with_clock(&url, &clock).await)
+            }
         };
-        Self { directory, journal, clock, engine }
+        Self { directory, url, journal, clock, engine }
     }
 
     /// Sets the clock.

@@ -41,6 +41,7 @@ use crate::sqlite::{Database, JobClass, Readers, Writer, WriterLimits};
 use modhost_core::clock::{Clock, SystemClock, to_millis};
 use modhost_core::event::{DeliveryId, Event, Name};
 pub use offline::OfflineJournal;
+pub(crate) use schema::JOURNAL as SQLITE_TABLES;
 
 /// The limits of the journal's writer.
 const LIMITS: WriterLimits = WriterLimits { queued: 2 * calls::MAX_PENDING_CALLS, batch: 1024 };

@@ -179,8 +179,11 @@ pub(super) fn show(connection: &Connection, delivery: &DeliveryId) -> rusqlite::
     Ok(Some(DeliveryHistory { summary, event, changes, attempts, calls: calls_of(connection, seq)? }))
 }
 
-/// Returns the changes, each with its number, and the attempt that are in the row of a delivery.
-fn latest(connection: &Connection, seq: i64) -> rusqlite::Result<(Vec<(i64, Change)>, Option<Attempt>)> {
+/// A change of state and its number.
+type NumberedChange = (i64, Change);
+
+/// Returns the changes and the attempt that are in the row of a delivery.
+fn latest(connection: &Connection, seq: i64) -> rusqlite::Result<(Vec<NumberedChange>, Option<Attempt>)> {
     let sql = "SELECT changes, changed_at, state, reason, leased_at, attempt, owner, started, version, outcome, log \
                FROM deliveries WHERE seq = ?1";
     connection.prepare_cached(sql)?.query_row([seq], |row| {
@@ -205,8 +208,8 @@ fn latest(connection: &Connection, seq: i64) -> rusqlite::Result<(Vec<(i64, Chan
     })
 }
 
-/// Returns the changes that have rows of their own, each with its number.
-fn stored_changes(connection: &Connection, seq: i64) -> rusqlite::Result<Vec<(i64, Change)>> {
+/// Returns the changes that have rows of their own.
+fn stored_changes(connection: &Connection, seq: i64) -> rusqlite::Result<Vec<NumberedChange>> {
     let sql = "SELECT number, at, state, reason FROM changes WHERE delivery = ?1";
     let change = |row: &Row<'_>| {
         Ok((row.get(0)?, Change { at: from_millis(row.get(1)?), state: row.get(2)?, reason: row.get(3)? }))

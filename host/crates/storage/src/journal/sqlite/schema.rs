@@ -3,7 +3,7 @@
 use crate::sqlite::{DatabaseKind, MARK};
 
 /// The journal's file. Its application id is `mdhj` in ASCII.
-pub(super) const JOURNAL: DatabaseKind = DatabaseKind {
+pub(crate) const JOURNAL: DatabaseKind = DatabaseKind {
     name: "journal",
     file: "journal.sqlite",
     application_id: 0x6d64_686a,
