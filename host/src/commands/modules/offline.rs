@@ -14,7 +14,7 @@ use modhost_runtime::engine::AdminError;
 use modhost_server::admin_api::{ModuleView, VersionView};
 use modhost_server::resolved_config;
 use modhost_storage::versions::{
-    self, ContentHash, Decision, Fact, Keep, OfflineVersions, Origin, Refusal, VersionRequest, Versions,
+    self, ContentHash, Decision, Fact, Keep, ModuleState, OfflineVersions, Origin, Refusal, VersionRequest, Versions,
 };
 
 /// The modules in the data directory of a stopped host.
@@ -55,24 +55,25 @@ impl OfflineModules {
         let module = crate::commands::find_module(&settings, name)?;
         let keep =
             Keep { of_module: settings.server.retention.versions, bytes: settings.server.retention.versions_size };
-        let opened = Versions::open_offline(self.data_dir.clone(), keep).await;
+        let opened = versions::Sqlite::open_offline(self.data_dir.clone(), keep).await;
         let (_lock, versions) =
             opened.map_err(|error| with_help(error, "to change modules of a running host, omit --data-dir"))?;
 
         let file = crate::commands::check::read(&module.component).ok();
-        let decision = decide(&versions, &module.name, order, by, file.as_deref().map(ContentHash::of)).await?;
+        let state = versions.module_state(&module.name);
+        let decision = decide(&versions, &module.name, &state, order, by, file.as_deref().map(ContentHash::of)).await?;
         // A canary that is promoted or aborted was loaded before; these versions may not have been.
         if let Some((hash, Origin::Rollback | Origin::Pin)) = decision.serves {
             self.ensure_can_serve(&versions, &settings, module, hash, file).await?;
         }
-        versions.note(&module.name, decision.facts).await?;
+        versions.note(&module.name, state.epoch, decision.facts).await?;
         Ok(ModuleView::offline(&module.name, versions.module_state(&module.name)))
     }
 
     /// Checks that a version can serve, and stores its component.
     async fn ensure_can_serve(
         &self,
-        versions: &Versions,
+        versions: &dyn Versions,
         settings: &Settings,
         module: &Module,
         hash: ContentHash,
@@ -83,7 +84,7 @@ impl OfflineModules {
                 versions.keep(hash, file.as_slice().into()).await?;
                 file
             }
-            None => versions.component(hash).await.ok_or_else(|| Refusal::not_kept(hash))?,
+            None => versions.component(hash).await?.ok_or_else(|| Refusal::not_kept(hash))?,
         };
         let engine = crate::commands::engine(1, settings.server.stack)?.with_cache(self.data_dir.join("components"));
         let loaded = engine.load(bytes, &resolved_config::spec(module)).await;
@@ -94,15 +95,16 @@ impl OfflineModules {
 
 /// Decides on a command, by the same rules as a running host.
 async fn decide(
-    versions: &Versions,
+    versions: &dyn Versions,
     module: &Name,
+    state: &ModuleState,
     order: Order<'_>,
     by: &str,
     file: Option<ContentHash>,
 ) -> anyhow::Result<Decision> {
-    let (state, now) = (versions.module_state(module), clock::now());
+    let now = clock::now();
     let [serving, canary] = [&state.serving, &state.canary].map(|entry| entry.as_ref().map(|entry| entry.hash));
-    let request = VersionRequest { module, by, state: &state, serving, canary, file };
+    let request = VersionRequest { module, by, state, serving, canary, file };
     let only = |fact: Fact| Decision { serves: None, facts: vec![fact] };
     Ok(match order {
         Order::Rollback => request.roll_back(&versions.history(module).await?)?,

@@ -39,7 +39,7 @@ pub(super) struct Components {
 }
 
 /// Returns the folder of the components of a data directory.
-pub(super) fn folder(directory: &Path) -> PathBuf {
+pub(crate) fn folder(directory: &Path) -> PathBuf {
     directory.join("versions")
 }
 
@@ -118,19 +118,8 @@ impl Components {
     /// longest ago. `known` is ordered newest first. Those in `unrecorded` were just written and are kept even if they
     /// are not in the record yet.
     pub(super) fn purge(&self, files: Files, unrecorded: &HashSet<ContentHash>, known: Vec<Known>) -> io::Result<()> {
-        let stay: HashSet<ContentHash> =
-            known.iter().filter(|it| it.must_keep).map(|it| it.hash).chain(unrecorded.iter().copied()).collect();
-        let size = |hash: &ContentHash| files.get(hash).map_or(0, |(_, length)| *length);
-        let mut bytes: u64 = stay.iter().map(size).sum();
-        let (mut wanted, mut of_module) = (stay.clone(), HashMap::<Name, usize>::new());
-        for Known { module, hash, .. } in known {
-            let count = of_module.entry(module).or_default();
-            *count += usize::from(files.contains_key(&hash));
-            if *count <= self.keep.of_module && !wanted.contains(&hash) && bytes + size(&hash) <= self.keep.bytes {
-                bytes += size(&hash);
-                wanted.insert(hash);
-            }
-        }
+        let sizes = files.iter().map(|(hash, (_, length))| (*hash, *length)).collect();
+        let wanted = choose(&self.keep, &sizes, unrecorded, known);
         for (_, (path, _)) in files.into_iter().filter(|(hash, _)| !wanted.contains(hash)) {
             match fs::remove_file(path) {
                 // `get` has removed a damaged one.
@@ -140,6 +129,29 @@ impl Components {
         }
         Ok(())
     }
+}
+
+/// Chooses the components to keep, of those with these sizes in bytes; see [`Components::purge`].
+pub(super) fn choose(
+    keep: &Keep,
+    sizes: &HashMap<ContentHash, u64>,
+    unrecorded: &HashSet<ContentHash>,
+    known: Vec<Known>,
+) -> HashSet<ContentHash> {
+    let mut wanted: HashSet<ContentHash> =
+        known.iter().filter(|it| it.must_keep).map(|it| it.hash).chain(unrecorded.iter().copied()).collect();
+    let size = |hash: &ContentHash| sizes.get(hash).copied().unwrap_or_default();
+    let mut bytes: u64 = wanted.iter().map(size).sum();
+    let mut of_module = HashMap::<Name, usize>::new();
+    for Known { module, hash, .. } in known {
+        let count = of_module.entry(module).or_default();
+        *count += usize::from(sizes.contains_key(&hash));
+        if *count <= keep.of_module && !wanted.contains(&hash) && bytes + size(&hash) <= keep.bytes {
+            bytes += size(&hash);
+            wanted.insert(hash);
+        }
+    }
+    wanted
 }
 
 #[cfg(test)]

@@ -237,9 +237,11 @@ fn version_before(history: &[Entry], now: Option<ContentHash>) -> Option<Content
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::versions::EntryId;
 
     fn entry(name: u8, origin: Origin) -> Entry {
         Entry {
+            id: EntryId(0),
             hash: ContentHash::of(&[name]),
             role: Role::Serving,
             origin,

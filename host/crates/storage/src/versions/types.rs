@@ -6,9 +6,19 @@ use std::time::{Duration, SystemTime};
 use super::ContentHash;
 use modhost_core::plural::counted;
 
+/// The id of an entry in the history. Later entries have larger ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryId(pub(super) i64);
+
+/// The number of a module's state. It grows whenever a fact is recorded that decisions about versions depend on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch(pub(super) u64);
+
 /// An entry in the history of a module's versions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
+    /// Its id.
+    pub id: EntryId,
     /// The version.
     pub hash: ContentHash,
     /// Its role.
@@ -148,9 +158,20 @@ impl fmt::Display for Tally {
     }
 }
 
+/// Whether the file of a host offers its version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// The version is new.
+    New,
+    /// The record knows it, and decides which version serves.
+    Known,
+}
+
 /// The state of a module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModuleState {
+    /// The number of this state.
+    pub epoch: Epoch,
     /// The version that serves, or that served last.
     pub serving: Option<Entry>,
     /// The canary.
@@ -182,13 +203,6 @@ pub enum Fact {
         /// The version.
         hash: ContentHash,
     },
-    /// The progress of the trial of a version; ignored if the trial has ended.
-    Progress {
-        /// The version.
-        hash: ContentHash,
-        /// The progress.
-        progress: Progress,
-    },
     /// The trial has ended.
     CanaryEnded {
         /// Why it ended.
@@ -200,6 +214,11 @@ pub enum Fact {
         hash: ContentHash,
         /// Why it is refused.
         reason: String,
+    },
+    /// The file of this host has offered a version, and the other facts say what became of it.
+    Offered {
+        /// The version.
+        hash: ContentHash,
     },
     /// The module is pinned to a version, or unpinned.
     Pinned(Option<(ContentHash, OperatorAction)>),
@@ -214,11 +233,38 @@ impl Fact {
     pub(super) fn hash(&self) -> Option<ContentHash> {
         match self {
             Self::Serves { hash, .. } | Self::CanaryStarted { hash } | Self::Refused { hash, .. } => Some(*hash),
-            Self::Progress { .. }
-            | Self::CanaryEnded { .. }
-            | Self::Pinned(_)
-            | Self::HeldBack(_)
-            | Self::Paused(_) => None,
+            Self::CanaryEnded { .. } | Self::Offered { .. } | Self::Pinned(_) | Self::HeldBack(_) | Self::Paused(_) => {
+                None
+            }
         }
+    }
+
+    /// Returns whether decisions about versions depend on the fact, so that it begins another epoch. A refusal matters to
+    /// others only together with [`Fact::Offered`].
+    pub(super) fn begins_epoch(&self) -> bool {
+        !matches!(self, Self::Paused(_) | Self::Refused { .. })
+    }
+}
+
+impl ModuleState {
+    /// Returns whether another state says the same, whatever led to it.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let Self { epoch: _, progress: _, serving, canary, pinned, held_back, paused } = self;
+        *serving == other.serving
+            && *canary == other.canary
+            && *pinned == other.pinned
+            && *held_back == other.held_back
+            && *paused == other.paused
+    }
+}
+
+impl Tally {
+    /// Adds the results of other deliveries.
+    pub fn add(&mut self, other: &Self) {
+        let Self { canary_runs, canary_failed, stable_runs, stable_failed } = other;
+        self.canary_runs += canary_runs;
+        self.canary_failed += canary_failed;
+        self.stable_runs += stable_runs;
+        self.stable_failed += stable_failed;
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::module_entry::{ModuleEntry, ReloadBlock};
+use super::module_entry::{ModuleEntry, ReloadBlock, Serving};
 use super::{Registry, Status};
 use crate::engine::file::ComponentFile;
 use crate::engine::version::{Spec, Version};
@@ -15,7 +15,8 @@ use modhost_core::suggest;
 use modhost_core::sync::lock;
 use modhost_storage::error::StorageError;
 use modhost_storage::versions::{
-    ContentHash, Entry, Fact, ModuleState, OperatorAction, Origin, Refusal, VersionRequest, aborted_by, promoted_by,
+    ContentHash, Entry, Epoch, Fact, ModuleState, NoteError, OperatorAction, Origin, Refusal, VersionRequest,
+    promoted_by,
 };
 
 /// The reason why an admin operation failed.
@@ -75,8 +76,14 @@ impl Registry {
         let entry = self.known(module)?;
         {
             let _guard = entry.module_lock.lock().await;
-            let decision = entry.version_request(by, &entry.module_state(), None).unpin()?;
-            entry.shared.versions.note(module, decision.facts).await?;
+            loop {
+                let state = entry.module_state();
+                let decision = entry.version_request(by, &state, None).unpin()?;
+                if let Noted::Recorded(epoch) = entry.note(&state, decision.facts).await? {
+                    *lock(&entry.file_requested) = Some(epoch);
+                    break;
+                }
+            }
             *lock(&entry.refused) = None;
             entry.mark_overruled();
         }
@@ -95,10 +102,18 @@ impl Registry {
         let file = ComponentFile::read(&entry.component()).await.map(|found| found.hash).ok();
         {
             let _guard = entry.module_lock.lock().await;
-            let decision = entry.version_request(by, &entry.module_state(), file).retry()?;
-            if !decision.facts.is_empty() {
-                entry.shared.versions.note(module, decision.facts).await?;
-                entry.mark_overruled();
+            loop {
+                let state = entry.module_state();
+                let decision = entry.version_request(by, &state, file).retry()?;
+                if decision.facts.is_empty() {
+                    *lock(&entry.file_requested) = Some(state.epoch);
+                    break;
+                }
+                if let Noted::Recorded(epoch) = entry.note(&state, decision.facts).await? {
+                    *lock(&entry.file_requested) = Some(epoch);
+                    entry.mark_overruled();
+                    break;
+                }
             }
             *lock(&entry.refused) = None;
         }
@@ -114,10 +129,8 @@ impl Registry {
     /// If the pause can't be recorded.
     pub async fn pause(&self, module: &Name, by: &str) -> Result<Status> {
         let entry = self.known(module)?;
-        if !entry.is_paused() {
-            let order = OperatorAction { by: by.to_owned(), at: clock::now() };
-            entry.shared.versions.note(module, vec![Fact::Paused(Some(order))]).await?;
-            entry.set_paused(true);
+        let order = OperatorAction { by: by.to_owned(), at: clock::now() };
+        if entry.switch_pause(Some(order)).await? {
             tracing::info!(%module, by, "module paused");
         }
         Ok(entry.status())
@@ -130,9 +143,7 @@ impl Registry {
     /// If it can't be recorded.
     pub async fn resume(&self, module: &Name, by: &str) -> Result<Status> {
         let entry = self.known(module)?;
-        if entry.is_paused() {
-            entry.shared.versions.note(module, vec![Fact::Paused(None)]).await?;
-            entry.set_paused(false);
+        if entry.switch_pause(None).await? {
             tracing::info!(%module, by, "module resumed");
         }
         Ok(entry.status())
@@ -189,9 +200,45 @@ impl ModuleEntry {
         let serving = serving.map(|serving| serving.stable.hash());
         // A recorded version counts even if the host is still loading it.
         let recorded = |entry: &Option<Entry>| entry.as_ref().map(|entry| entry.hash);
-        let canary = canary.or_else(|| recorded(&state.canary));
-        let serving = serving.or_else(|| recorded(&state.serving));
+        let (recorded_serving, recorded_canary) = (recorded(&state.serving), recorded(&state.canary));
+        let (serving, canary) = match self.is_shared() {
+            true => (recorded_serving.or(serving), recorded_canary),
+            false => (serving.or(recorded_serving), canary.or(recorded_canary)),
+        };
         VersionRequest { module: &self.name, by, state, serving, canary, file }
+    }
+
+    /// Records the facts of a request that was decided on a state.
+    async fn note(&self, state: &ModuleState, facts: Vec<Fact>) -> Result<Noted> {
+        match self.shared.versions.note(&self.name, state.epoch, facts).await {
+            Ok(epoch) => Ok(Noted::Recorded(epoch)),
+            Err(NoteError::Conflict) => Ok(Noted::Conflict),
+            Err(NoteError::Storage(error)) => Err(error.into()),
+        }
+    }
+
+    /// Pauses or resumes the module's deliveries. Returns whether that changed anything.
+    async fn switch_pause(&self, paused: Option<OperatorAction>) -> Result<bool> {
+        loop {
+            let state = self.module_state();
+            if state.paused.is_some() == paused.is_some() {
+                self.set_paused(paused.is_some());
+                return Ok(false);
+            }
+            if self.note(&state, vec![Fact::Paused(paused.clone())]).await?.is_recorded() {
+                self.set_paused(paused.is_some());
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Returns the serving versions if the trial that the record knows goes on here.
+    fn on_trial(&self, state: &ModuleState) -> Option<Arc<Serving>> {
+        let recorded = state.canary.as_ref().map(|entry| entry.id);
+        self.serving().filter(|serving| {
+            let canary = serving.canary.as_ref();
+            canary.is_some_and(|canary| !self.is_shared() || canary.trial.id == recorded)
+        })
     }
 
     /// Whether a version serves now and no other is on trial.
@@ -207,8 +254,14 @@ impl ModuleEntry {
             let (state, history) = (self.module_state(), self.shared.versions.history(&self.name).await?);
             let decision = self.version_request(by, &state, file).roll_back(&history)?;
             let Some((target, origin)) = decision.serves else { return Ok(()) };
-            if let Some(Loaded { version, .. }) = loaded.take_if(|loaded| loaded.version.hash() == target) {
-                return Ok(self.serve(version, origin, by, decision.facts).await?);
+            if loaded.as_ref().is_some_and(|loaded| loaded.version.hash() == target) {
+                if self.note(&state, decision.facts).await?.is_recorded()
+                    && let Some(Loaded { version, .. }) = loaded.take()
+                {
+                    self.serve(version, origin, by, replaced(&state));
+                    return Ok(());
+                }
+                continue;
             }
             let reload_block = self.block_reloads();
             drop(guard);
@@ -227,7 +280,9 @@ impl ModuleEntry {
             let decision = request.pin(hash, clock::now());
             let target = match decision.serves {
                 None if self.serves_alone(hash) => {
-                    self.shared.versions.note(&self.name, decision.facts).await?;
+                    if !self.note(&state, decision.facts).await?.is_recorded() {
+                        continue;
+                    }
                     self.mark_overruled();
                     tracing::info!(module = %self.name, version = %hash, by, "module pinned");
                     return Ok(());
@@ -236,8 +291,14 @@ impl ModuleEntry {
                 None => (hash, Origin::Pin),
                 Some(target) => target,
             };
-            if let Some(Loaded { version, .. }) = loaded.take_if(|loaded| loaded.version.hash() == hash) {
-                return Ok(self.serve(version, target.1, by, decision.facts).await?);
+            if loaded.as_ref().is_some_and(|loaded| loaded.version.hash() == hash) {
+                if self.note(&state, decision.facts).await?.is_recorded()
+                    && let Some(Loaded { version, .. }) = loaded.take()
+                {
+                    self.serve(version, target.1, by, replaced(&state));
+                    return Ok(());
+                }
+                continue;
             }
             let reload_block = self.block_reloads();
             drop(guard);
@@ -245,7 +306,7 @@ impl ModuleEntry {
             let version = match file.filter(|file| file.hash == hash) {
                 Some(file) => {
                     let version = self.shared.engine.load_file(file.clone(), &spec, Priority::Initial).await;
-                    self.keep(hash, &file.bytes).await;
+                    self.keep(hash, &file.bytes).await?;
                     version.map_err(|error| AdminError::CantServe(hash, error))?
                 }
                 None => self.load_kept(hash, &spec).await?,
@@ -258,15 +319,25 @@ impl ModuleEntry {
         let mut loaded: Option<Loaded<'_>> = None;
         loop {
             let guard = self.module_lock.lock().await;
-            if let Some(serving) = self.serving().filter(|serving| serving.canary.is_some()) {
-                self.promote_canary(&serving, promoted_by(by), Some(by.to_owned())).await;
-                return Ok(());
+            let state = self.module_state();
+            let decision = self.version_request(by, &state, None).promote()?;
+            if let Some(serving) = self.on_trial(&state) {
+                if self.note(&state, decision.facts).await?.is_recorded() {
+                    self.promote_canary(&serving, &promoted_by(by));
+                    return Ok(());
+                }
+                continue;
             }
-            // After a restart, the version on trial may still be loading.
-            let decision = self.version_request(by, &self.module_state(), None).promote()?;
+            // The version on trial may still be loading: after a restart, or as another host began the trial.
             let Some((target, origin)) = decision.serves else { return Ok(()) };
-            if let Some(Loaded { version, .. }) = loaded.take_if(|loaded| loaded.version.hash() == target) {
-                return Ok(self.serve(version, origin, by, decision.facts).await?);
+            if loaded.as_ref().is_some_and(|loaded| loaded.version.hash() == target) {
+                if self.note(&state, decision.facts).await?.is_recorded()
+                    && let Some(Loaded { version, .. }) = loaded.take()
+                {
+                    self.serve(version, origin, by, Some(CanaryEnd::Promoted));
+                    return Ok(());
+                }
+                continue;
             }
             let reload_block = self.block_reloads();
             drop(guard);
@@ -276,26 +347,50 @@ impl ModuleEntry {
 
     async fn abort(&self, by: &str) -> Result<()> {
         let _guard = self.module_lock.lock().await;
-        match self.serving().filter(|serving| serving.canary.is_some()) {
-            Some(serving) => {
-                self.roll_back_canary(&serving, aborted_by(by), CanaryEnd::Aborted).await;
-                tracing::info!(module = %self.name, version = %serving.stable.hash(), by, "canary aborted");
+        loop {
+            let state = self.module_state();
+            let decision = self.version_request(by, &state, None).abort()?;
+            if !self.note(&state, decision.facts).await?.is_recorded() {
+                continue;
             }
-            None => {
-                let decision = self.version_request(by, &self.module_state(), None).abort()?;
-                self.shared.versions.note(&self.name, decision.facts).await?;
-                metrics::canary(&self.name, CanaryEnd::Aborted);
-                self.mark_overruled();
-                tracing::info!(module = %self.name, %by, "canary aborted");
+            match self.on_trial(&state) {
+                Some(serving) => {
+                    self.roll_back_canary(&serving, CanaryEnd::Aborted);
+                    tracing::info!(module = %self.name, version = %serving.stable.hash(), by, "canary aborted");
+                }
+                None => {
+                    metrics::canary(&self.name, CanaryEnd::Aborted);
+                    self.mark_overruled();
+                    tracing::info!(module = %self.name, %by, "canary aborted");
+                }
             }
+            return Ok(());
         }
-        Ok(())
     }
 
     async fn load_kept(&self, hash: ContentHash, spec: &Spec) -> Result<Version> {
-        let bytes = self.shared.versions.component(hash).await.ok_or_else(|| Refusal::not_kept(hash))?;
+        let bytes = self.shared.versions.component(hash).await?.ok_or_else(|| Refusal::not_kept(hash))?;
         self.shared.engine.load(bytes, spec).await.map_err(|error| AdminError::CantServe(hash, error))
     }
+}
+
+/// Whether facts were recorded.
+enum Noted {
+    /// They began this epoch.
+    Recorded(Epoch),
+    /// Another decision was recorded meanwhile.
+    Conflict,
+}
+
+impl Noted {
+    fn is_recorded(&self) -> bool {
+        matches!(self, Self::Recorded(_))
+    }
+}
+
+/// Returns how the trial in a state ends when an operator's version replaces the one on trial.
+fn replaced(state: &ModuleState) -> Option<CanaryEnd> {
+    state.canary.as_ref().map(|_| CanaryEnd::Replaced)
 }
 
 /// A version that was loaded for an admin operation. While it exists, no version is loaded from the file.

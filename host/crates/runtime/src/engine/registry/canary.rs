@@ -13,7 +13,7 @@ use super::fisher_test;
 use crate::engine::version::{CanaryPolicy, Version};
 use modhost_core::event::DeliveryId;
 use modhost_core::sync::lock;
-use modhost_storage::versions::{Progress, Tally};
+use modhost_storage::versions::{EntryId, Progress, Tally};
 
 /// The minimum number of deliveries that must end on a new version before it is rolled back during its trial. If
 /// `min_deliveries` is lower, that applies instead.
@@ -33,15 +33,28 @@ pub(super) struct Canary {
 
 /// The state of a trial. It survives changes of the versions' settings.
 pub(super) struct Trial {
+    /// The entry of the canary in the record; `None` if it could not be recorded.
+    pub(super) id: Option<EntryId>,
     pub(super) policy: CanaryPolicy,
     /// The start of the trial. Deliveries received earlier stay on the stable version, on which they may have started.
     pub(super) since: SystemTime,
     /// The duration of the trial under earlier hosts.
     watched: Duration,
     resumed: Instant,
-    tally: Mutex<Tally>,
+    counts: Mutex<Counts>,
     counted: Notify,
     ended: CancellationToken,
+}
+
+/// The results of a trial.
+#[derive(Default)]
+struct Counts {
+    /// The results over all hosts that the record has returned last.
+    recorded: Tally,
+    /// Results on this host that the record has been given since.
+    handed_over: Tally,
+    /// Results on this host that the record has not been given yet.
+    pending: Tally,
 }
 
 /// A side of the trial.
@@ -133,13 +146,14 @@ fn verdict(tally: &Tally, min: u64) -> Result<Verdict, MissingEvidence> {
 impl Trial {
     /// Creates a new trial, or continues one of an earlier host. Only time during which a host ran counts. Otherwise a
     /// version could take over without having been observed for the configured period.
-    pub(super) fn new(policy: CanaryPolicy, since: SystemTime, so_far: Progress) -> Self {
+    pub(super) fn new(id: Option<EntryId>, policy: CanaryPolicy, since: SystemTime, so_far: Progress) -> Self {
         Self {
+            id,
             policy,
             since,
             watched: so_far.observed,
             resumed: Instant::now(),
-            tally: Mutex::new(so_far.tally),
+            counts: Mutex::new(Counts { recorded: so_far.tally, ..Counts::default() }),
             counted: Notify::new(),
             ended: CancellationToken::new(),
         }
@@ -157,35 +171,57 @@ impl Trial {
 
     /// Counts the result of a delivery.
     pub(super) fn count(&self, arm: Arm, succeeded: bool) {
-        let mut tally = lock(&self.tally);
+        let mut counts = lock(&self.counts);
         let (runs, failed) = match arm {
             Arm::Stable => {
-                let Tally { stable_runs, stable_failed, .. } = &mut *tally;
+                let Tally { stable_runs, stable_failed, .. } = &mut counts.pending;
                 (stable_runs, stable_failed)
             }
             Arm::Canary => {
-                let Tally { canary_runs, canary_failed, .. } = &mut *tally;
+                let Tally { canary_runs, canary_failed, .. } = &mut counts.pending;
                 (canary_runs, canary_failed)
             }
         };
         *runs += 1;
         *failed += u64::from(!succeeded);
-        drop(tally);
+        drop(counts);
         self.counted.notify_one();
     }
 
+    /// Returns the results over all hosts, as far as this host knows them.
     pub(super) fn tally(&self) -> Tally {
-        *lock(&self.tally)
+        let Counts { recorded, handed_over, pending } = &*lock(&self.counts);
+        let mut tally = *recorded;
+        tally.add(handed_over);
+        tally.add(pending);
+        tally
     }
 
-    /// Returns the progress of the trial.
-    pub(super) fn progress(&self) -> Progress {
-        Progress { observed: self.watched.saturating_add(self.resumed.elapsed()), tally: self.tally() }
+    /// Returns the results to record, and how long the trial has run. The record keeps them from now on, whether it can be
+    /// written at once or not.
+    pub(super) fn hand_over(&self) -> (Tally, Duration) {
+        let mut counts = lock(&self.counts);
+        let pending = std::mem::take(&mut counts.pending);
+        counts.handed_over.add(&pending);
+        (pending, self.observed())
+    }
+
+    /// Sets the results over all hosts, which include what was handed over.
+    pub(super) fn set_recorded(&self, recorded: Tally) {
+        let mut counts = lock(&self.counts);
+        (counts.recorded, counts.handed_over) = (recorded, Tally::default());
+        drop(counts);
+        self.counted.notify_one();
+    }
+
+    /// Returns how long the trial has run.
+    fn observed(&self) -> Duration {
+        self.watched.saturating_add(self.resumed.elapsed())
     }
 
     /// Returns the remaining time of the trial.
     pub(super) fn time_left(&self) -> Duration {
-        self.policy.period.saturating_sub(self.progress().observed)
+        self.policy.period.saturating_sub(self.observed())
     }
 
     /// Ends the trial without a verdict.
@@ -203,6 +239,18 @@ impl Trial {
             return None;
         }
         verdict(&self.tally(), self.min()).err()
+    }
+
+    /// Returns the verdict on the results known now; `None` if the trial goes on.
+    pub(super) fn current_verdict(&self) -> Option<Verdict> {
+        let tally = self.tally();
+        if is_far_worse(&tally, self.min()) {
+            return Some(Verdict::RollBack);
+        }
+        if self.time_left() > Duration::ZERO {
+            return None;
+        }
+        verdict(&tally, self.min()).ok()
     }
 
     /// Waits for the verdict; `None` if the trial was ended before. Calls `on_missing` once if the trial can't be
@@ -250,6 +298,7 @@ mod tests {
 
     fn trial(percent: u8) -> Trial {
         Trial::new(
+            None,
             CanaryPolicy { percent, period: PERIOD, min_deliveries: 5 },
             SystemTime::UNIX_EPOCH,
             Progress::default(),
@@ -432,7 +481,7 @@ mod tests {
     fn continued_trial_waits_for_the_same_evidence() {
         let so_far = Progress { observed: PERIOD * 2, tally: tally(0, 4, 0, 100) };
         let policy = CanaryPolicy { percent: 10, period: PERIOD, min_deliveries: 5 };
-        let trial = Trial::new(policy, SystemTime::UNIX_EPOCH, so_far);
+        let trial = Trial::new(None, policy, SystemTime::UNIX_EPOCH, so_far);
         assert_eq!(trial.missing_evidence(), Some(MissingEvidence::Deliveries { ended: 4, min: 5 }));
         let mut watched = Watched::new(&trial);
         watched.time_is_over();

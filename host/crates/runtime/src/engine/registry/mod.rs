@@ -3,10 +3,12 @@
 mod admin_ops;
 mod canary;
 mod fisher_test;
+mod follow;
 mod gate;
 mod module_entry;
 mod refusal;
 mod reload;
+mod restore;
 mod status;
 mod trials;
 
@@ -46,7 +48,7 @@ pub struct Registry {
 /// The state shared by all modules.
 struct Shared {
     engine: Engine,
-    versions: Versions,
+    versions: Arc<dyn Versions>,
     /// The source of recorded deliveries for dry runs.
     journal: Arc<dyn Journal>,
     /// Bounds concurrent dry runs.
@@ -56,6 +58,11 @@ struct Shared {
 }
 
 impl Shared {
+    /// Whether other hosts decide about the modules, too.
+    fn is_shared(&self) -> bool {
+        self.versions.poll_every().is_some()
+    }
+
     fn notify_change(&self) {
         self.changes.send_replace(());
     }
@@ -81,7 +88,7 @@ impl Chosen {
 impl Registry {
     /// Creates a registry without modules. `versions` stores the history of versions, and dry runs read deliveries from
     /// `journal`.
-    pub fn new(engine: Engine, versions: Versions, journal: Arc<dyn Journal>) -> Self {
+    pub fn new(engine: Engine, versions: Arc<dyn Versions>, journal: Arc<dyn Journal>) -> Self {
         let (dry_run_permits, changes) = (Semaphore::new(MAX_CONCURRENT_DRY_RUNS), watch::Sender::new(()));
         let shared = Shared { engine, versions, journal, dry_run_permits, changes };
         Self { shared: Arc::new(shared), modules: ArcSwap::default(), set_lock: Mutex::default() }

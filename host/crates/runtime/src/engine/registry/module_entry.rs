@@ -19,7 +19,7 @@ use modhost_core::event::{DeliveryId, Name};
 use modhost_core::metrics::{self, CanaryEnd};
 use modhost_core::sync::lock;
 use modhost_storage::error::StorageError;
-use modhost_storage::versions::{ContentHash, Fact, ModuleState, Origin};
+use modhost_storage::versions::{ContentHash, Epoch, Fact, ModuleState, NoteError, Origin};
 
 /// A module of the registry.
 pub(super) struct ModuleEntry {
@@ -49,6 +49,11 @@ pub(super) struct ModuleEntry {
     /// Whether the canary settings changed since the last reload. A version that failed its trial may then be tried
     /// again.
     pub(super) canary_settings_changed: AtomicBool,
+    /// The epoch of the state in which an operator asked for the version in this host's file. It is offered then, although the
+    /// record knows it.
+    pub(super) file_requested: Mutex<Option<Epoch>>,
+    /// The epoch of the state that this host has followed last.
+    pub(super) followed: Mutex<Epoch>,
     /// Whether a retry of the reload is scheduled.
     pub(super) retry_scheduled: AtomicBool,
     /// The number of consecutive retries.
@@ -73,8 +78,10 @@ pub(super) struct Serving {
 /// A reload in progress: the file is being read, compiled or dry-run.
 #[derive(Clone)]
 pub(super) struct CurrentReload {
-    /// The hash of the file, once it is known.
+    /// The hash of the file, once it is being loaded.
     pub(super) hash: Option<ContentHash>,
+    /// The version of the record that is being loaded.
+    pub(super) recorded: Option<ContentHash>,
     /// Canceled when the result of the reload is no longer needed.
     pub(super) canceled: CancellationToken,
 }
@@ -97,6 +104,8 @@ impl ModuleEntry {
             pending_admin_ops: watch::Sender::new(0),
             reload_queued: AtomicBool::new(false),
             canary_settings_changed: AtomicBool::new(false),
+            file_requested: Mutex::default(),
+            followed: Mutex::default(),
             retry_scheduled: AtomicBool::new(false),
             retries: AtomicU32::new(0),
             reloads: AtomicUsize::new(0),
@@ -288,43 +297,62 @@ impl ModuleEntry {
         Ok(())
     }
 
-    /// Records facts. If that fails, it logs an error, and the change stays in effect.
-    pub(super) async fn record_facts(&self, facts: Vec<Fact>) {
-        if facts.is_empty() {
-            return;
-        }
-        if let Err(error) = self.shared.versions.note(&self.name, facts).await {
-            tracing::error!(module = %self.name, %error, "cannot record the version history");
+    /// Whether other hosts decide about the module, too.
+    pub(super) fn is_shared(&self) -> bool {
+        self.shared.is_shared()
+    }
+
+    /// Records what this host decided on the state with this epoch, before it makes the change. Returns the epoch that begins
+    /// with it. The only host of a record makes the change also if it can't be recorded: it logs that, and the file still
+    /// exists to repeat it.
+    ///
+    /// # Errors
+    ///
+    /// If another decision was recorded meanwhile, or the record that hosts share can't be written. The change must not be
+    /// made then.
+    pub(super) async fn decide(&self, based_on: Epoch, facts: Vec<Fact>) -> Result<Epoch, NoteError> {
+        match self.shared.versions.note(&self.name, based_on, facts).await {
+            Err(NoteError::Storage(error)) if !self.is_shared() => {
+                tracing::error!(module = %self.name, %error, "cannot record the version history");
+                Ok(based_on)
+            }
+            result => result,
         }
     }
 
-    pub(super) async fn keep(&self, hash: ContentHash, bytes: &[u8]) {
-        if let Err(error) = self.shared.versions.keep(hash, bytes.into()).await {
-            tracing::error!(
-                module = %self.name, version = %hash, %error, "cannot keep the component; rolling back to it will fail"
-            );
+    /// Keeps a component. If that fails, the only host of a record logs an error.
+    ///
+    /// # Errors
+    ///
+    /// If the record that hosts share can't be written: other hosts would not get the component.
+    pub(super) async fn keep(&self, hash: ContentHash, bytes: &[u8]) -> Result<(), StorageError> {
+        match self.shared.versions.keep(hash, bytes.into()).await {
+            Err(error) if !self.is_shared() => {
+                tracing::error!(
+                    module = %self.name, version = %hash, %error,
+                    "cannot keep the component; rolling back to it will fail"
+                );
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// Notes which version a reload loads, so that it isn't canceled for the sake of the same version.
+    pub(super) fn announce_load(&self, hash: ContentHash) {
+        if let Some(current) = &mut *lock(&self.current_reload) {
+            current.recorded = Some(hash);
         }
     }
 }
 
 /// For admin operations.
 impl ModuleEntry {
-    /// Swaps to a version that an operator requested, after recording the facts. The caller holds `module_lock`.
-    ///
-    /// # Errors
-    ///
-    /// If the facts can't be recorded. Nothing changes then.
-    pub(super) async fn serve(
-        &self,
-        version: Version,
-        origin: Origin,
-        by: &str,
-        facts: Vec<Fact>,
-    ) -> Result<(), StorageError> {
-        let (hash, tried) = (version.hash(), self.module_state().canary.is_some());
-        self.shared.versions.note(&self.name, facts).await?;
-        if tried {
-            let end = if origin == Origin::Canary { CanaryEnd::Promoted } else { CanaryEnd::Replaced };
+    /// Swaps to a version that an operator requested. The caller holds `module_lock` and has recorded the facts; `ended` is
+    /// how they ended the trial, if there was one.
+    pub(super) fn serve(&self, version: Version, origin: Origin, by: &str, ended: Option<CanaryEnd>) {
+        let hash = version.hash();
+        if let Some(end) = ended {
             metrics::canary(&self.name, end);
         }
         self.swap_serving(Serving { stable: Arc::new(version), canary: None });
@@ -332,7 +360,6 @@ impl ModuleEntry {
         self.mark_overruled();
         tracing::info!(module = %self.name, version = %hash, origin = origin.name(), by, "version serves");
         metrics::swap(&self.name, origin.name());
-        Ok(())
     }
 }
 

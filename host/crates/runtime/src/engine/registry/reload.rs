@@ -4,70 +4,120 @@
 //! (`module_lock`). Before each change the lock is taken and the module's state is checked again: admin operations take
 //! precedence, and changed settings restart the reload.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use super::gate::{self, Rejection};
 use super::module_entry::{CurrentReload, ModuleEntry, ModuleLockGuard, ReloadGuard, Serving};
-use super::refusal::{Cause, Refusal};
+use super::refusal::Cause;
+use super::restore::Instead;
 use crate::engine::file::ComponentFile;
 use crate::engine::version::{Spec, Version};
 use crate::engine::{LoadError, Priority};
-use modhost_core::backoff::Backoff;
-use modhost_core::metrics::{self, CanaryEnd, RefusedBy};
+use modhost_core::metrics::{self, CanaryEnd};
 use modhost_core::sync::lock;
-use modhost_storage::versions::{ContentHash, Fact, ModuleState, Origin};
+use modhost_storage::error::StorageError;
+use modhost_storage::versions::{ContentHash, Epoch, Fact, ModuleState, NoteError, Offer, Origin};
 
-/// The delays before a reload is retried that failed for a temporary reason. They grow because an attempt may be
-/// expensive.
-const RETRY_BACKOFF: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(300));
+/// Why a trial ends whose stable version is in the file again.
+const FILE_IS_STABLE: &str = "the file holds the version before again";
 
 /// The maximum time that an admin operation waits for the result of a reload.
 const MAX_RELOAD_WAIT: Duration = Duration::from_secs(10);
 
-/// The reason why a version that served before can't serve now.
-struct Unavailable {
-    cause: Cause,
-    why: String,
+/// The reason why a reload stops before it has a result.
+pub(super) enum Stopped {
+    /// The state on which it is based has changed.
+    Outdated,
+    /// The record that the hosts share can't be used now.
+    Storage(StorageError),
 }
 
+impl From<StorageError> for Stopped {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
+    }
+}
+
+/// The result of a step of a reload.
+pub(super) type Step<T = ()> = Result<T, Stopped>;
+
 /// The state on which one reload is based.
-struct Reload<'a> {
-    entry: &'a ModuleEntry,
-    spec: Arc<Spec>,
+pub(super) struct Reload<'a> {
+    pub(super) entry: &'a ModuleEntry,
+    pub(super) spec: Arc<Spec>,
+    /// The state of the module in the record when the reload began.
+    pub(super) state: ModuleState,
+    /// The epoch of that state, or the one that began when this reload recorded something.
+    epoch: Mutex<Epoch>,
     admin_ops_done: u64,
     /// Whether a version that failed its trial may be tried again, because the canary settings changed.
     canary_settings_changed: bool,
+    /// Whether an operator asked for the version in the file.
+    file_requested: bool,
     canceled: CancellationToken,
 }
 
 impl<'a> Reload<'a> {
     fn begin(entry: &'a ModuleEntry, canary_settings_changed: bool) -> Self {
         let canceled = CancellationToken::new();
-        *lock(&entry.current_reload) = Some(CurrentReload { hash: None, canceled: canceled.clone() });
+        *lock(&entry.current_reload) = Some(CurrentReload { hash: None, recorded: None, canceled: canceled.clone() });
         // `forget` may have run just before `current_reload` was set, and then it had nothing to cancel.
         if entry.is_forgotten() {
             canceled.cancel();
         }
-        Self { entry, admin_ops_done: entry.admin_ops_done(), spec: entry.spec(), canary_settings_changed, canceled }
+        let (admin_ops_done, state) = (entry.admin_ops_done(), entry.module_state());
+        let epoch = Mutex::new(state.epoch);
+        // Whatever was decided after the request takes precedence.
+        let file_requested = *lock(&entry.file_requested) == Some(state.epoch);
+        Self {
+            entry,
+            admin_ops_done,
+            spec: entry.spec(),
+            state,
+            epoch,
+            canary_settings_changed,
+            file_requested,
+            canceled,
+        }
     }
 
-    /// Runs work that may take long; `None` if the reload is canceled.
-    async fn unless_canceled<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        self.canceled.run_until_cancelled(work).await
+    /// Runs work that may take long, unless the reload is canceled.
+    pub(super) async fn unless_canceled<T>(&self, work: impl Future<Output = T>) -> Step<T> {
+        self.canceled.run_until_cancelled(work).await.ok_or(Stopped::Outdated)
     }
 
-    /// Acquires the module's lock to apply a result; `None` if the state on which the reload is based has changed.
-    async fn lock_if_current(&self) -> Option<ModuleLockGuard<'a>> {
+    /// Acquires the module's lock to apply a result, unless the state on which the reload is based has changed.
+    pub(super) async fn lock_if_current(&self) -> Step<ModuleLockGuard<'a>> {
         let guard = self.entry.lock_after_admin_ops().await;
         let spec = self.entry.spec();
         let same_settings = spec.component == self.spec.component && spec.swap == self.spec.swap;
-        let is_current =
-            same_settings && self.entry.admin_ops_done() == self.admin_ops_done && !self.entry.is_forgotten();
-        is_current.then_some(guard)
+        let same_state = self.entry.module_state().epoch == *lock(&self.epoch);
+        let is_current = same_settings
+            && same_state
+            && self.entry.admin_ops_done() == self.admin_ops_done
+            && !self.entry.is_forgotten();
+        if is_current { Ok(guard) } else { Err(Stopped::Outdated) }
+    }
+
+    /// Records facts that were decided on the state of this reload. The caller holds the module's lock, and makes the
+    /// change afterwards.
+    pub(super) async fn note(&self, facts: Vec<Fact>) -> Step {
+        if facts.is_empty() {
+            return Ok(());
+        }
+        let based_on = *lock(&self.epoch);
+        match self.entry.decide(based_on, facts).await {
+            Ok(epoch) => {
+                *lock(&self.epoch) = epoch;
+                Ok(())
+            }
+            Err(NoteError::Conflict) => Err(Stopped::Outdated),
+            Err(NoteError::Storage(error)) => Err(error.into()),
+        }
     }
 }
 
@@ -107,7 +157,7 @@ impl ModuleEntry {
 
     /// Cancels the reload in progress if the file has changed since.
     async fn cancel_if_stale(&self) {
-        let Some(CurrentReload { hash: Some(hash), canceled }) = lock(&self.current_reload).clone() else { return };
+        let Some(CurrentReload { hash: Some(hash), canceled, .. }) = lock(&self.current_reload).clone() else { return };
         if ComponentFile::read(&self.component()).await.is_ok_and(|found| found.hash != hash) {
             canceled.cancel();
         }
@@ -133,8 +183,13 @@ impl ModuleEntry {
             }
             canary_settings_changed |= self.canary_settings_changed.swap(false, Ordering::AcqRel);
             let reload = Reload::begin(self, canary_settings_changed);
-            if self.reload_file(&reload).await.is_some() {
-                return;
+            match self.reload_file(&reload).await {
+                Ok(()) => return,
+                Err(Stopped::Outdated) => {}
+                Err(Stopped::Storage(error)) => {
+                    self.canary_settings_changed.fetch_or(canary_settings_changed, Ordering::AcqRel);
+                    return self.defer(&reload.spec, &error);
+                }
             }
             // Another reload is queued and will read the changed file.
             if self.reload_queued.load(Ordering::Acquire) {
@@ -144,91 +199,58 @@ impl ModuleEntry {
         }
     }
 
-    /// Reads the file and applies the pin or rollback, if any; otherwise loads the file's version. `None` if the reload
-    /// is outdated.
-    async fn reload_file(self: &Arc<Self>, reload: &Reload<'_>) -> Option<()> {
-        let (spec, state) = (&reload.spec, self.module_state());
+    /// Reads the file and applies the pin or rollback, if any; otherwise loads the file's version, or the one in the record
+    /// if the file offers nothing new.
+    async fn reload_file(self: &Arc<Self>, reload: &Reload<'_>) -> Step {
+        let (spec, state) = (&reload.spec, &reload.state);
+        self.follow_end_of_trial(reload).await?;
         let found = ComponentFile::read(&spec.component).await;
         if let Some((pinned, order)) = &state.pinned {
             let restored = self.restore(reload, *pinned, found.as_ref().ok()).await?;
             let _guard = reload.lock_if_current().await?;
             let why = format!("the module is pinned to {pinned} by {}", order.by);
-            self.serve_instead(spec, *pinned, restored, found, &why).await;
-            return Some(());
+            return self.serve_instead(reload, *pinned, restored, found, Instead { why: &why, command: "unpin" }).await;
         }
+        let mut is_new = false;
         if let Some(held_back) = &state.held_back {
             let last = state.serving.as_ref().map(|entry| entry.hash);
             let same = found.as_ref().is_ok_and(|found| found.hash == held_back.hash);
             let may_retry = reload.canary_settings_changed && held_back.is_failed_trial();
+            is_new |= same && may_retry;
             if same
-                && !may_retry
+                && !is_new
                 && let Some(last) = last
             {
                 let restored = self.restore(reload, last, None).await?;
                 let _guard = reload.lock_if_current().await?;
-                self.serve_instead(spec, last, restored, found, &held_back.why).await;
-                return Some(());
+                let instead = Instead { why: &held_back.why, command: "unpin" };
+                return self.serve_instead(reload, last, restored, found, instead).await;
             }
-            if found.is_ok() {
+            // Of several hosts, one has to offer another version first.
+            if found.is_ok() && !self.is_shared() {
                 let _guard = reload.lock_if_current().await?;
-                self.record_facts(vec![Fact::HeldBack(None)]).await;
+                reload.note(vec![Fact::HeldBack(None)]).await?;
             }
         }
         let found = match found {
             Ok(found) => found,
             Err(error) => {
-                self.restore_last(reload, &state).await?;
+                self.restore_last(reload, state).await?;
+                if let Some(canary) = state.canary.as_ref().filter(|_| self.is_shared()) {
+                    self.join_trial(reload, canary, None).await?;
+                }
                 let _guard = reload.lock_if_current().await?;
-                self.refuse(spec, ContentHash::of(&[]), Cause::of(&error), error.to_string()).await;
-                return Some(());
+                return self.refuse(reload, ContentHash::of(&[]), Cause::of(&error), error.to_string()).await;
             }
         };
+        is_new |= reload.file_requested || self.shared.versions.offer(&self.name, found.hash).await? == Offer::New;
+        if let (false, Some(entry)) = (is_new, &state.serving) {
+            return self.follow_record(reload, entry.hash, found).await;
+        }
         if spec.swap.replay > 0 || spec.swap.canary.is_some() {
-            self.restore_last(reload, &state).await?;
+            self.restore_last(reload, state).await?;
         }
         self.load_found(reload, found).await
-    }
-
-    /// Ignores the file in favor of another version. If that can't serve, no version does and deliveries wait: the
-    /// file's version was rejected by an operator or its trial.
-    async fn serve_instead(
-        self: &Arc<Self>,
-        spec: &Arc<Spec>,
-        hash: ContentHash,
-        restored: Result<(), Unavailable>,
-        file: Result<ComponentFile, LoadError>,
-        why: &str,
-    ) {
-        match restored {
-            Ok(()) => self.ignore_file(spec, file, why),
-            Err(Unavailable { cause, why: error }) => {
-                let reason = format!(
-                    "version {hash} should serve but can't: {error}. The version in the file is not loaded: {why}; to load \
-                     it, run `modhost modules unpin {}`",
-                    self.name
-                );
-                self.refuse(spec, ContentHash::of(&[]), cause, reason).await;
-            }
-        }
-    }
-
-    /// Ignores the file's version, and logs that once per version.
-    fn ignore_file(&self, spec: &Spec, found: Result<ComponentFile, LoadError>, why: &str) {
-        let serves = self.serving().map(|serving| serving.stable.hash());
-        let file = found.ok().map(|found| found.hash).filter(|file| Some(*file) != serves);
-        *lock(&self.refused) = None;
-        if let Err(error) = self.apply_settings() {
-            tracing::error!(module = %self.name, %error, "cannot apply the new settings to the version that serves");
-        }
-        if let Some(file) = file
-            && lock(&self.ignored_version).replace(file) != Some(file)
-        {
-            tracing::warn!(
-                module = %self.name, version = %file, file = %spec.component.display(), reason = why,
-                help = format!("`modhost modules unpin {}` loads it", self.name),
-                "version in the file is not loaded"
-            );
-        }
     }
 
     /// Records that the log already says why this version of the file is ignored.
@@ -237,7 +259,7 @@ impl ModuleEntry {
     }
 
     /// Loads the file's version and admits it, unless it serves, is on trial, or remains refused.
-    async fn load_found(self: &Arc<Self>, reload: &Reload<'_>, found: ComponentFile) -> Option<()> {
+    async fn load_found(self: &Arc<Self>, reload: &Reload<'_>, found: ComponentFile) -> Step {
         let spec = &reload.spec;
         let guard = reload.lock_if_current().await?;
         *lock(&self.ignored_version) = None;
@@ -245,48 +267,57 @@ impl ModuleEntry {
         if let Some(serving) = &serving
             && serving.stable.hash() == found.hash
         {
+            let on_trial = serving.canary.is_some() || self.module_state().canary.is_some();
+            let mut facts = self.offered(found.hash);
+            if on_trial {
+                facts.push(Fact::CanaryEnded { reason: FILE_IS_STABLE.into() });
+            }
+            let recorded = self.module_state().serving.map(|entry| entry.hash);
+            if self.is_shared() && recorded != Some(found.hash) {
+                facts.push(Fact::Serves { hash: found.hash, origin: Origin::File, by: None });
+            }
+            reload.note(facts).await?;
             match self.apply_settings() {
                 Ok(()) => *lock(&self.refused) = None,
-                Err(error) => self.refuse(spec, found.hash, Cause::of(&error), error.to_string()).await,
+                Err(error) => self.refuse(reload, found.hash, Cause::of(&error), error.to_string()).await?,
             }
-            if serving.canary.is_some() || self.module_state().canary.is_some() {
-                self.end_trial("the file holds the version before again".into(), CanaryEnd::Replaced).await;
+            if on_trial {
+                self.end_trial(FILE_IS_STABLE, CanaryEnd::Replaced);
             }
-            return Some(());
+            return Ok(());
         }
         let _ = self.apply_settings(); // an error for the old version doesn't matter once this one serves
         if serving.as_ref().is_some_and(|it| it.canary.as_ref().is_some_and(|it| it.version.hash() == found.hash)) {
             *lock(&self.refused) = None;
-            return Some(());
+            return Ok(());
         }
         if lock(&self.refused).as_ref().is_some_and(|it| it.holds(found.hash, spec)) {
-            return Some(());
+            return Ok(());
         }
         drop(guard);
         let started = Instant::now();
         let priority = if serving.is_some() { Priority::Update } else { Priority::Initial };
         match self.load(reload, &found, priority).await {
-            None => {
+            Err(stopped) => {
                 tracing::debug!(module = %self.name, version = %found.hash, "load canceled: the file has changed");
-                None
+                Err(stopped)
             }
-            Some(Ok(version)) => self.admit(reload, found, version, started).await,
-            Some(Err(error)) => {
+            Ok(Ok(version)) => self.admit(reload, found, version, started).await,
+            Ok(Err(error)) => {
                 self.restore_last(reload, &self.module_state()).await?;
                 let _guard = reload.lock_if_current().await?;
-                self.refuse(spec, found.hash, Cause::of(&error), error.to_string()).await;
-                Some(())
+                self.refuse(reload, found.hash, Cause::of(&error), error.to_string()).await
             }
         }
     }
 
-    /// Loads the component; `None` if the reload is canceled.
+    /// Loads the component, unless the reload is canceled.
     async fn load(
         &self,
         reload: &Reload<'_>,
         found: &ComponentFile,
         priority: Priority,
-    ) -> Option<Result<Version, LoadError>> {
+    ) -> Step<Result<Version, LoadError>> {
         if let Some(current) = &mut *lock(&self.current_reload) {
             current.hash = Some(found.hash);
         }
@@ -304,24 +335,23 @@ impl ModuleEntry {
         found: ComponentFile,
         version: Version,
         started: Instant,
-    ) -> Option<()> {
+    ) -> Step {
         let (ComponentFile { hash, bytes }, spec) = (found, &reload.spec);
         let was_tried = self.module_state().canary.is_some_and(|entry| entry.hash == hash);
         if self.serving().is_some() && spec.swap.replay > 0 && !was_tried {
             tracing::debug!(module = %self.name, version = %hash, "dry run started");
             let examined = reload.unless_canceled(gate::examine(&self.shared, &self.name, &version, &spec.swap)).await;
-            if examined.is_none() {
+            if examined.is_err() {
                 tracing::debug!(module = %self.name, version = %hash, "dry run canceled: the file has changed");
             }
             match examined? {
                 Ok(dry_runs) => self.log_dry_runs(hash, &dry_runs),
                 Err(Rejection::Unable(reason)) => {
                     let _guard = reload.lock_if_current().await?;
-                    self.refuse(spec, hash, Cause::Host, reason).await;
-                    return Some(());
+                    return self.refuse(reload, hash, Cause::Host, reason).await;
                 }
                 Err(Rejection::Failed { reason, delivery }) => {
-                    self.keep(hash, &bytes).await;
+                    self.keep(hash, &bytes).await?;
                     let replay = delivery.map(|delivery| {
                         let component = spec.component.display();
                         format!("inspect it with `modhost deliveries replay {delivery} --component {component}`, or ")
@@ -332,24 +362,34 @@ impl ModuleEntry {
                         self.name
                     );
                     let _guard = reload.lock_if_current().await?;
-                    self.refuse(spec, hash, Cause::Gate, reason).await;
-                    return Some(());
+                    return self.refuse(reload, hash, Cause::Gate, reason).await;
                 }
             }
         }
-        let guard = reload.lock_if_current().await?;
-        // Read the state again: a trial may have ended meanwhile.
-        let (state, before) = (self.module_state(), self.serving().map(|serving| serving.stable.hash()));
-        match &state.held_back {
-            // The version was rolled back during this reload.
-            Some(held_back) if held_back.hash == hash => return None,
-            Some(_) => self.record_facts(vec![Fact::HeldBack(None)]).await,
-            None => {}
+        // Other hosts load it as soon as it is in the record.
+        let mut to_keep = Some(bytes);
+        if self.is_shared()
+            && let Some(bytes) = to_keep.take()
+        {
+            self.keep(hash, &bytes).await?;
         }
+        let guard = reload.lock_if_current().await?;
+        let (state, before) = (self.module_state(), self.serving().map(|serving| serving.stable.hash()));
+        let mut facts = self.offered(hash);
         let version = Arc::new(version);
         match spec.swap.canary {
-            Some(policy) if before.is_some() => self.begin_trial(version, policy, &state).await,
+            Some(policy) if before.is_some() => self.begin_trial(reload, version, policy, facts).await?,
             _ => {
+                let ends_trial = state.canary.is_some();
+                let is_swap = state.serving.as_ref().is_none_or(|entry| entry.hash != hash);
+                if ends_trial {
+                    facts.push(Fact::CanaryEnded { reason: format!("{hash} serves") });
+                }
+                // Otherwise it served before the host started.
+                if is_swap {
+                    facts.push(Fact::Serves { hash, origin: Origin::File, by: None });
+                }
+                reload.note(facts).await?;
                 self.swap_serving(Serving { stable: version, canary: None });
                 let took = started.elapsed();
                 match before {
@@ -358,14 +398,28 @@ impl ModuleEntry {
                     ),
                     None => tracing::info!(module = %self.name, version = %hash, ?took, "version serves"),
                 }
-                self.note_serving(hash, Origin::File, &state).await;
+                if ends_trial {
+                    metrics::canary(&self.name, CanaryEnd::Replaced);
+                }
+                if is_swap {
+                    metrics::swap(&self.name, Origin::File.name());
+                }
             }
         }
         *lock(&self.refused) = None;
         self.retries.store(0, Ordering::Release);
         drop(guard);
-        self.keep(hash, &bytes).await;
-        Some(())
+        if let Some(bytes) = to_keep {
+            self.keep(hash, &bytes).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns the facts that record a version as offered by the file of this host. They also end a rollback.
+    pub(super) fn offered(&self, hash: ContentHash) -> Vec<Fact> {
+        let held_back = self.module_state().held_back.is_some();
+        let lifted = held_back.then_some(Fact::HeldBack(None));
+        [Fact::Offered { hash }].into_iter().filter(|_| self.is_shared()).chain(lifted).collect()
     }
 
     fn log_dry_runs(&self, hash: ContentHash, dry_runs: &gate::DryRuns) {
@@ -379,123 +433,5 @@ impl ModuleEntry {
         tracing::info!(
             module = %self.name, version = %hash, passed, inconclusive, not_run, "dry run passed"
         );
-    }
-
-    /// Records that the file's version serves, unless it served before the host started.
-    async fn note_serving(&self, hash: ContentHash, origin: Origin, state: &ModuleState) {
-        let mut facts = Vec::new();
-        if state.canary.is_some() {
-            facts.push(Fact::CanaryEnded { reason: format!("{hash} serves") });
-            metrics::canary(&self.name, CanaryEnd::Replaced);
-        }
-        if state.serving.as_ref().is_none_or(|entry| entry.hash != hash) {
-            facts.push(Fact::Serves { hash, origin, by: None });
-            metrics::swap(&self.name, origin.name());
-        }
-        self.record_facts(facts).await;
-    }
-
-    /// Makes a version serve, from the file if it contains that version, otherwise from the stored components. `None`
-    /// if the reload is outdated.
-    async fn restore(
-        self: &Arc<Self>,
-        reload: &Reload<'_>,
-        hash: ContentHash,
-        file: Option<&ComponentFile>,
-    ) -> Option<Result<(), Unavailable>> {
-        if self.serving().is_some_and(|serving| serving.stable.hash() == hash) {
-            return Some(Ok(()));
-        }
-        let file = match file.filter(|file| file.hash == hash) {
-            Some(file) => Some(file.clone()),
-            // It was compared with its hash as it was read.
-            None => self.shared.versions.component(hash).await.map(|bytes| ComponentFile { hash, bytes: bytes.into() }),
-        };
-        let Some(file) = file else {
-            return Some(Err(Unavailable { cause: Cause::Component, why: "its component is no longer kept".into() }));
-        };
-        match reload.unless_canceled(self.shared.engine.load_file(file, &reload.spec, Priority::Initial)).await? {
-            Ok(version) => {
-                let _guard = reload.lock_if_current().await?;
-                self.swap_serving(Serving { stable: Arc::new(version), canary: None });
-                *lock(&self.refused) = None;
-                tracing::info!(module = %self.name, version = %hash, "previous version serves again");
-                Some(Ok(()))
-            }
-            Err(error) => Some(Err(Unavailable { cause: Cause::of(&error), why: error.to_string() })),
-        }
-    }
-
-    /// If no version serves, restores the version that served before the host started.
-    async fn restore_last(self: &Arc<Self>, reload: &Reload<'_>, state: &ModuleState) -> Option<()> {
-        if self.serving().is_none()
-            && let Some(last) = &state.serving
-            && let Err(Unavailable { why, .. }) = self.restore(reload, last.hash, None).await?
-            && lock(&self.logged_restore_error).replace(why.clone()).as_ref() != Some(&why)
-        {
-            tracing::error!(
-                module = %self.name, version = %last.hash, reason = why, "cannot bring back the version that served before"
-            );
-        }
-        Some(())
-    }
-
-    /// Records why the file is refused. Logs and counts the refusal once per file and reason. The serving version
-    /// stays.
-    async fn refuse(self: &Arc<Self>, spec: &Arc<Spec>, hash: ContentHash, cause: Cause, reason: String) {
-        if cause.is_temporary() {
-            self.schedule_retry();
-        } else {
-            self.retries.store(0, Ordering::Release);
-        }
-        let refusal = Refusal { hash, spec: spec.clone(), cause, reason: reason.clone() };
-        let before = lock(&self.refused).replace(refusal);
-        if before.is_some_and(|before| before.hash == hash && before.reason == reason) {
-            return;
-        }
-        let file = spec.component.display();
-        match self.serving() {
-            Some(serving) => {
-                let stable = serving.stable.hash();
-                match cause.metric_label() {
-                    RefusedBy::File => tracing::error!(
-                        module = %self.name, %file, %stable, reason, "the file cannot serve; the stable version stays"
-                    ),
-                    RefusedBy::Gate => tracing::error!(
-                        module = %self.name, %file, version = %hash, %stable, reason,
-                        "new version failed its dry run; the stable version stays"
-                    ),
-                }
-            }
-            // The module is new, and its component may still be built.
-            None if cause == Cause::Missing => tracing::warn!(
-                module = %self.name, %file, "no version serves: the file does not exist; deliveries wait for it"
-            ),
-            None => {
-                tracing::error!(module = %self.name, %file, reason, "no version serves; deliveries wait");
-            }
-        }
-        metrics::swap_refused(&self.name, cause.metric_label());
-        if hash != ContentHash::of(&[]) {
-            self.record_facts(vec![Fact::Refused { hash, reason }]).await;
-        }
-    }
-
-    /// Schedules a retry of the reload, because the file may become usable without any notification.
-    fn schedule_retry(self: &Arc<Self>) {
-        if self.retry_scheduled.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let before = self.retries.fetch_add(1, Ordering::AcqRel);
-        let wait = RETRY_BACKOFF.delay(before);
-        let entry = Arc::downgrade(self);
-        tokio::spawn(async move {
-            tokio::time::sleep(wait).await;
-            let Some(entry) = entry.upgrade() else { return };
-            entry.retry_scheduled.store(false, Ordering::Release);
-            if !entry.is_forgotten() && lock(&entry.refused).as_ref().is_some_and(|it| it.cause.is_temporary()) {
-                entry.request_reload();
-            }
-        });
     }
 }

@@ -6,16 +6,15 @@ use std::time::{Duration, SystemTime};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::ContentHash;
-use super::components::Known;
-use super::types::{Entry, Fact, HeldBack, ModuleState, OperatorAction, Origin, Progress, Role, Tally};
+use crate::versions::components::Known;
+use crate::versions::types::{
+    Entry, EntryId, Fact, HeldBack, ModuleState, OperatorAction, Origin, Progress, Role, Tally,
+};
+use crate::versions::{ContentHash, MAX_ENTRIES};
 use modhost_core::clock::{from_millis, to_millis};
 use modhost_core::event::Name;
 
-/// Maximum number of history entries of a module.
-const MAX_ENTRIES: u32 = 200;
-
-const ENTRY_COLUMNS: &str = "hash, role, origin, asked_by, began_at, ended_at, reason";
+const ENTRY_COLUMNS: &str = "hash, role, origin, asked_by, began_at, ended_at, reason, id";
 
 /// Records a fact in an open transaction.
 pub(super) fn note(connection: &Connection, module: &Name, fact: &Fact, now: SystemTime) -> rusqlite::Result<()> {
@@ -25,7 +24,6 @@ pub(super) fn note(connection: &Connection, module: &Name, fact: &Fact, now: Sys
             begin(connection, module, (*hash, Role::Serving, *origin, by.as_deref()), now)
         }
         Fact::CanaryStarted { hash } => begin(connection, module, (*hash, Role::Canary, Origin::File, None), now),
-        Fact::Progress { hash, progress } => note_progress(connection, module, *hash, progress),
         Fact::CanaryEnded { reason } => {
             connection.execute("DELETE FROM trials WHERE module = ?1", [module.as_str()])?;
             end(connection, module, Role::Canary, reason, now)
@@ -34,6 +32,8 @@ pub(super) fn note(connection: &Connection, module: &Name, fact: &Fact, now: Sys
             begin(connection, module, (*hash, Role::Refused, Origin::File, None), now)?;
             end(connection, module, Role::Refused, reason, now)
         }
+        // The file of the only host always counts.
+        Fact::Offered { .. } => Ok(()),
         Fact::Pinned(pinned) => {
             let hash = pinned.as_ref().map(|(hash, _)| hash.to_hex());
             let order = pinned.as_ref().map(|(_, order)| order);
@@ -89,22 +89,22 @@ fn end(connection: &Connection, module: &Name, role: Role, reason: &str, now: Sy
 }
 
 /// Records the progress of a trial, unless the trial has ended.
-fn note_progress(
+pub(super) fn note_progress(
     connection: &Connection,
     module: &Name,
-    hash: ContentHash,
+    trial: EntryId,
     progress: &Progress,
 ) -> rusqlite::Result<()> {
     let sql = "INSERT OR REPLACE INTO trials (module, watched, runs, failed, stable_runs, stable_failed) \
                SELECT module, ?3, ?4, ?5, ?6, ?7 FROM versions \
-               WHERE module = ?1 AND hash = ?2 AND role = 'canary' AND ended_at IS NULL";
+               WHERE module = ?1 AND id = ?2 AND role = 'canary' AND ended_at IS NULL";
     let Progress { observed, tally } = progress;
     let observed = i64::try_from(observed.as_millis()).unwrap_or(i64::MAX);
     let Tally { canary_runs, canary_failed, stable_runs, stable_failed } = tally;
     let counts =
         [canary_runs, canary_failed, stable_runs, stable_failed].map(|count| i64::try_from(*count).unwrap_or(i64::MAX));
     let [runs, failed, stable_runs, stable_failed] = counts;
-    let values = params![module.as_str(), hash.to_hex(), observed, runs, failed, stable_runs, stable_failed];
+    let values = params![module.as_str(), trial.0, observed, runs, failed, stable_runs, stable_failed];
     connection.execute(sql, values)?;
     Ok(())
 }
@@ -191,6 +191,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     let word = |column| row.get::<_, String>(column);
     let ended: Option<i64> = row.get(5)?;
     Ok(Entry {
+        id: EntryId(row.get(7)?),
         hash: hash(row, 0)?,
         role: Role::from_name(&word(1)?).ok_or_else(|| unknown(1))?,
         origin: Origin::from_name(&word(2)?).ok_or_else(|| unknown(2))?,

@@ -3,7 +3,7 @@
 use crate::sqlite::{DatabaseKind, MARK};
 
 /// The record's file. Its application id is `mdhv` in ASCII.
-pub(super) const VERSIONS: DatabaseKind = DatabaseKind {
+pub(crate) const VERSIONS: DatabaseKind = DatabaseKind {
     name: "record of versions",
     file: "versions.sqlite",
     application_id: 0x6d64_6876,

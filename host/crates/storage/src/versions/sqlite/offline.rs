@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex};
 use rusqlite::Connection;
 
 use super::schema::VERSIONS;
-use super::{Entry, ModuleState, Result, components, lock, tables};
+use super::tables;
 use crate::sqlite::Database;
+use crate::versions::{Entry, ModuleState, Result, components};
 use modhost_core::event::Name;
+use modhost_core::sync::lock;
 
 /// The record of versions of a stopped host, opened read-only.
 #[derive(Clone)]
