@@ -6,6 +6,8 @@
 
 mod dry_run;
 mod limits;
+mod postgres;
+mod sharded;
 mod sqlite;
 mod types;
 
@@ -17,6 +19,10 @@ use modhost_core::limits::Limit;
 pub use dry_run::DryRunStore;
 pub use limits::{MAX_BATCH, MAX_BUCKETS, MAX_KEY, MAX_KEYS, MAX_READ, MAX_VALUE};
 pub use limits::{check_batch, check_key};
+pub(crate) use postgres::POSTGRES_TABLES;
+pub use postgres::Postgres;
+pub use sharded::Sharded;
+pub(crate) use sqlite::SQLITE_TABLES;
 pub use sqlite::Sqlite;
 pub use sqlite::accept_loss;
 pub use types::{Bucket, BucketTotals, Change, Changed, Entry, KeyInfo, Space, Value, Version};

@@ -5,9 +5,23 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use modhost_core::limits::{Limit, LimitSource};
-use modhost_storage::keyvalue::{Bucket, BucketTotals, Change, Changed, KeyValue, MAX_BUCKETS, MAX_KEYS, Version};
+use modhost_storage::keyvalue::{Bucket, BucketTotals, Change, Changed, MAX_BUCKETS, MAX_KEYS, Version};
 
-use crate::support::{TestStore, UNLIMITED, bucket, get, once, quota, refused, set, space};
+use crate::support::{Engine, TestStore, UNLIMITED, bucket, get, on_every_engine, once, quota, refused, set, space};
+
+on_every_engine! {
+    applies_a_change_once_per_idempotency_key,
+    repeated_set_does_not_restore_an_old_value,
+    refused_change_can_be_retried,
+    concurrent_increments_lose_no_update,
+    exactly_one_of_concurrent_swaps_succeeds,
+    swap_fails_after_the_value_was_deleted_and_set_again,
+    increments_only_whole_numbers,
+    limits_the_keys_and_buckets_of_a_space,
+    allows_only_shrinking_changes_above_the_quota,
+    lists_keys_of_any_text_in_byte_order,
+    matches_a_map_under_random_operations,
+}
 
 fn increment(key: &str, delta: i64) -> Change {
     Change::Increment { key: key.into(), delta }
@@ -17,9 +31,8 @@ async fn version(store: &TestStore, key: &str) -> Option<Version> {
     store.get(&bucket("default"), vec![key.into()]).await.unwrap().pop().flatten().map(|entry| entry.version)
 }
 
-#[tokio::test]
-async fn applies_a_change_once_per_idempotency_key() {
-    let (mut store, default) = (TestStore::new().await, bucket("default"));
+async fn applies_a_change_once_per_idempotency_key(engine: Engine) {
+    let (mut store, default) = (TestStore::new(engine).await, bucket("default"));
     let count = increment("hits", 1);
     assert_eq!(store.change(&default, count.clone(), UNLIMITED, "once").await.unwrap(), Changed::Counted(1));
     store.change(&default, count.clone(), UNLIMITED, "another").await.unwrap();
@@ -28,7 +41,7 @@ async fn applies_a_change_once_per_idempotency_key() {
         assert_eq!(store.change(&default, count.clone(), UNLIMITED, "once").await.unwrap(), Changed::Counted(1));
         store = store.reopened().await;
     }
-    assert_eq!(get(&store, &default, "hits").await, Some(b"2".to_vec()));
+    assert_eq!(get(&*store, &default, "hits").await, Some(b"2".to_vec()));
 
     // Once the key is reported as answered, it is forgotten with the next commit.
     store.forget_key("once");
@@ -36,28 +49,25 @@ async fn applies_a_change_once_per_idempotency_key() {
     assert_eq!(store.change(&default, count, UNLIMITED, "once").await.unwrap(), Changed::Counted(4));
 }
 
-#[tokio::test]
-async fn repeated_set_does_not_restore_an_old_value() {
-    let (store, default) = (TestStore::new().await, bucket("default"));
+async fn repeated_set_does_not_restore_an_old_value(engine: Engine) {
+    let (store, default) = (TestStore::new(engine).await, bucket("default"));
     let old = Change::Set(vec![("a".into(), b"old".to_vec())]);
     store.change(&default, old.clone(), UNLIMITED, "once").await.unwrap();
-    set(&store, &default, "a", "new").await.unwrap();
+    set(&*store, &default, "a", "new").await.unwrap();
     store.change(&default, old, UNLIMITED, "once").await.unwrap();
-    assert_eq!(get(&store, &default, "a").await, Some(b"new".to_vec()));
+    assert_eq!(get(&*store, &default, "a").await, Some(b"new".to_vec()));
 }
 
-#[tokio::test]
-async fn refused_change_can_be_retried() {
-    let (store, default) = (TestStore::new().await, bucket("default"));
+async fn refused_change_can_be_retried(engine: Engine) {
+    let (store, default) = (TestStore::new(engine).await, bucket("default"));
     let change = Change::Set(vec![("a".into(), vec![1; 1000])]);
     let why = refused(store.change(&default, change.clone(), quota(1000), "once").await);
     assert!(why.contains("1001 B more") && why.contains("`limits.keyvalue`"), "{why}");
     assert_eq!(store.change(&default, change, quota(1001), "once").await.unwrap(), Changed::Done);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn concurrent_increments_lose_no_update() {
-    let store = Arc::new(TestStore::new().await);
+async fn concurrent_increments_lose_no_update(engine: Engine) {
+    let store = Arc::new(TestStore::new(engine).await);
     let tasks = (0..40).map(|task| {
         let store = store.clone();
         tokio::spawn(async move {
@@ -73,13 +83,12 @@ async fn concurrent_increments_lose_no_update() {
         })
     });
     join_all(tasks).await.into_iter().for_each(|task| task.unwrap());
-    assert_eq!(get(&store, &bucket("default"), "hits").await, Some(b"875".to_vec()));
-    assert_eq!(get(&store, &bucket("default"), "small").await, None, "a refused change was applied in part");
+    assert_eq!(get(&**store, &bucket("default"), "hits").await, Some(b"875".to_vec()));
+    assert_eq!(get(&**store, &bucket("default"), "small").await, None, "a refused change was applied in part");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn exactly_one_of_concurrent_swaps_succeeds() {
-    let store = Arc::new(TestStore::new().await);
+async fn exactly_one_of_concurrent_swaps_succeeds(engine: Engine) {
+    let store = Arc::new(TestStore::new(engine).await);
     let default = bucket("default");
     for round in 0..20_u8 {
         let expected = version(&store, "a").await;
@@ -99,59 +108,55 @@ async fn exactly_one_of_concurrent_swaps_succeeds() {
     }
 }
 
-#[tokio::test]
-async fn swap_fails_after_the_value_was_deleted_and_set_again() {
-    let (store, default) = (TestStore::new().await, bucket("default"));
-    set(&store, &default, "a", "same").await.unwrap();
+async fn swap_fails_after_the_value_was_deleted_and_set_again(engine: Engine) {
+    let (store, default) = (TestStore::new(engine).await, bucket("default"));
+    set(&*store, &default, "a", "same").await.unwrap();
     let expected = version(&store, "a").await;
     store.change(&default, Change::Delete(vec!["a".into()]), UNLIMITED, &once()).await.unwrap();
     let store = store.reopened().await;
-    set(&store, &default, "a", "same").await.unwrap();
+    set(&*store, &default, "a", "same").await.unwrap();
     let swap = Change::Swap { key: "a".into(), expected, value: b"other".to_vec() };
     assert!(matches!(store.change(&default, swap, UNLIMITED, &once()).await.unwrap(), Changed::Stale(Some(_))));
 }
 
-#[tokio::test]
-async fn increments_only_whole_numbers() {
-    let (store, default) = (TestStore::new().await, bucket("default"));
+async fn increments_only_whole_numbers(engine: Engine) {
+    let (store, default) = (TestStore::new(engine).await, bucket("default"));
     assert_eq!(store.change(&default, increment("n", -5), UNLIMITED, &once()).await.unwrap(), Changed::Counted(-5));
     for text in ["many", "1.5", "", "9223372036854775808", " 1"] {
-        set(&store, &default, "n", text).await.unwrap();
+        set(&*store, &default, "n", text).await.unwrap();
         assert!(
             refused(store.change(&default, increment("n", 1), UNLIMITED, &once()).await).contains("not a whole number")
         );
     }
-    set(&store, &default, "n", i64::MAX.to_string()).await.unwrap();
+    set(&*store, &default, "n", i64::MAX.to_string()).await.unwrap();
     assert!(refused(store.change(&default, increment("n", 1), UNLIMITED, &once()).await).contains("64 bits"));
-    assert_eq!(get(&store, &default, "n").await, Some(i64::MAX.to_string().into_bytes()));
+    assert_eq!(get(&*store, &default, "n").await, Some(i64::MAX.to_string().into_bytes()));
 }
 
-#[tokio::test]
-async fn limits_the_keys_and_buckets_of_a_space() {
-    let store = TestStore::new().await;
+async fn limits_the_keys_and_buckets_of_a_space(engine: Engine) {
+    let store = TestStore::new(engine).await;
     let entries = |from: u64, to: u64| Change::Set((from..to).map(|n| (n.to_string(), Vec::new())).collect());
     store.change(&bucket("default"), entries(0, MAX_KEYS), UNLIMITED, &once()).await.unwrap();
     let why = refused(store.change(&bucket("other"), entries(0, 1), UNLIMITED, &once()).await);
     assert!(why.contains("another key") && why.contains("100000"), "{why}");
     // Existing keys can still be changed, and other modules have their own limits.
-    set(&store, &bucket("default"), "7", "seven").await.unwrap();
+    set(&*store, &bucket("default"), "7", "seven").await.unwrap();
     let other_module = Bucket::new(space("acme", "Other"), String::new()).unwrap();
-    set(&store, &other_module, "7", "seven").await.unwrap();
+    set(&*store, &other_module, "7", "seven").await.unwrap();
 
     for n in 0..MAX_BUCKETS - 1 {
-        set(&store, &Bucket::new(space("acme", "Other"), format!("bucket-{n}")).unwrap(), "a", "b").await.unwrap();
+        set(&*store, &Bucket::new(space("acme", "Other"), format!("bucket-{n}")).unwrap(), "a", "b").await.unwrap();
     }
     let one_more = Bucket::new(space("acme", "Other"), "one-more".into()).unwrap();
-    let why = refused(set(&store, &one_more, "a", "b").await);
+    let why = refused(set(&*store, &one_more, "a", "b").await);
     assert!(why.contains("`one-more`") && why.contains("100"), "{why}");
     store.change(&other_module, Change::Delete(vec!["7".into()]), UNLIMITED, &once()).await.unwrap();
-    set(&store, &one_more, "a", "b").await.unwrap();
+    set(&*store, &one_more, "a", "b").await.unwrap();
 }
 
-#[tokio::test]
-async fn allows_only_shrinking_changes_above_the_quota() {
-    let (store, default) = (TestStore::new().await, bucket("default"));
-    set(&store, &default, "a", vec![1; 5000]).await.unwrap();
+async fn allows_only_shrinking_changes_above_the_quota(engine: Engine) {
+    let (store, default) = (TestStore::new(engine).await, bucket("default"));
+    set(&*store, &default, "a", vec![1; 5000]).await.unwrap();
     // The operator lowers the quota below the current size.
     let set_to = |bytes| Change::Set(vec![("a".into(), vec![1; bytes])]);
     let why = refused(store.change(&default, set_to(5001), quota(1000), &once()).await);
@@ -168,12 +173,11 @@ async fn allows_only_shrinking_changes_above_the_quota() {
     assert!(store.buckets(&space("acme", "Echo")).await.unwrap().is_empty());
 }
 
-#[tokio::test]
-async fn lists_keys_of_any_text_in_byte_order() {
-    let (store, default) = (TestStore::new().await, bucket("default"));
+async fn lists_keys_of_any_text_in_byte_order(engine: Engine) {
+    let (store, default) = (TestStore::new(engine).await, bucket("default"));
     let mut keys = ["", "a/b", "../..", "null\0byte", "größer", "Z", "a", "🦀", "'; DROP TABLE entries; --"];
     for key in keys {
-        set(&store, &default, key, key).await.unwrap();
+        set(&*store, &default, key, key).await.unwrap();
     }
     keys.sort_unstable();
     let mut listed: Vec<String> = Vec::new();
@@ -187,17 +191,16 @@ async fn lists_keys_of_any_text_in_byte_order() {
     }
     assert_eq!(listed, keys);
     for key in keys {
-        assert_eq!(get(&store, &default, key).await.as_deref(), Some(key.as_bytes()));
+        assert_eq!(get(&*store, &default, key).await.as_deref(), Some(key.as_bytes()));
     }
 }
 
 /// After random operations, the store has the same content as a map, and the correct totals.
-#[tokio::test]
-async fn matches_a_map_under_random_operations() {
+async fn matches_a_map_under_random_operations(engine: Engine) {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut store = TestStore::new().await;
+    let mut store = TestStore::new(engine).await;
     let mut model: BTreeMap<(&str, String), Vec<u8>> = BTreeMap::new();
     for _ in 0..600 {
         let name = ["default", "b", "c"][random.usize(..3)];
@@ -236,7 +239,7 @@ async fn matches_a_map_under_random_operations() {
         let (keys, bytes) = totals.entry(name).or_default();
         *keys += 1;
         *bytes += (key.len() + value.len()) as u64;
-        assert_eq!(get(&store, &bucket(name), key).await.as_ref(), Some(value));
+        assert_eq!(get(&*store, &bucket(name), key).await.as_ref(), Some(value));
     }
     let expected =
         totals.iter().map(|(name, (keys, bytes))| BucketTotals { name: (*name).into(), keys: *keys, bytes: *bytes });

@@ -7,15 +7,15 @@ use modhost_storage::keyvalue::{KeyValue, Sqlite};
 use rusqlite::Connection;
 
 use crate::small_disk::SmallDisk;
-use crate::support::{TestStore, bucket, get, open, set, storage_error};
+use crate::support::{Engine, TestStore, bucket, get, open, set, storage_error};
 
 /// Creates a closed store with some values. Returns its directory and file.
 async fn filled() -> (tempfile::TempDir, PathBuf) {
-    let store = TestStore::new().await;
+    let store = TestStore::new(Engine::Sqlite).await;
     for number in 0..20_u8 {
-        set(&store, &bucket("default"), &format!("key-{number}"), vec![number; 20_000]).await.unwrap();
+        set(&*store, &bucket("default"), &format!("key-{number}"), vec![number; 20_000]).await.unwrap();
     }
-    let TestStore { directory, store } = store.reopened().await;
+    let TestStore { directory, store, .. } = store.reopened().await;
     store.close().await.unwrap();
     drop(store);
     let file = directory.path().join("keyvalue.sqlite");
@@ -90,9 +90,9 @@ async fn refuses_a_damaged_store_unchanged() {
 
 #[tokio::test]
 async fn fails_operations_after_close() {
-    let store = TestStore::new().await;
+    let store = TestStore::new(Engine::Sqlite).await;
     store.close().await.unwrap();
-    let result = set(&store, &bucket("default"), "a", "b").await;
+    let result = set(&*store, &bucket("default"), "a", "b").await;
     let closed = (StorageErrorKind::Broken, "the key-value store fails: it was closed".to_owned());
     assert_eq!(storage_error(result), closed);
     assert_eq!(storage_error(store.get(&bucket("default"), vec!["a".into()]).await), closed);

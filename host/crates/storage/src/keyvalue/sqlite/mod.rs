@@ -8,6 +8,8 @@ mod schema;
 mod store;
 mod tables;
 
+pub(crate) use schema::STORE as SQLITE_TABLES;
+
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 

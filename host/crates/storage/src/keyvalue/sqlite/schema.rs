@@ -3,7 +3,7 @@
 use crate::sqlite::{DatabaseKind, MARK};
 
 /// The store's file. Its application id is `mdhk` in ASCII.
-pub(super) const STORE: DatabaseKind = DatabaseKind {
+pub(crate) const STORE: DatabaseKind = DatabaseKind {
     name: "key-value store",
     file: "keyvalue.sqlite",
     application_id: 0x6d64_686b,

@@ -4,9 +4,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::reading;
 use super::store::{ChangeRequest, Fault};
-use crate::keyvalue::limits::{MAX_BUCKETS, MAX_KEYS, size};
-use crate::keyvalue::{Bucket, Change, Changed, KeyValueError, Version};
-use modhost_core::limits::Resource;
+use crate::keyvalue::limits::{self, SpaceUsage, length};
+use crate::keyvalue::{Bucket, Change, Changed, Version};
 
 type Result<T> = std::result::Result<T, Fault>;
 
@@ -47,15 +46,8 @@ struct Space<'a> {
     request: &'a ChangeRequest,
     id: i64,
     bucket: Option<i64>,
-    before: Usage,
-    now: Usage,
-}
-
-/// The number of keys of a space, and the size of its keys and values in bytes.
-#[derive(Clone, Copy)]
-struct Usage {
-    keys: i64,
-    bytes: i64,
+    before: SpaceUsage,
+    now: SpaceUsage,
 }
 
 impl<'a> Space<'a> {
@@ -68,7 +60,7 @@ impl<'a> Space<'a> {
         let sql = "SELECT id, keys, bytes FROM spaces WHERE tenant = ?1 AND module = ?2";
         let (id, before) = connection
             .prepare_cached(sql)?
-            .query_row(names, |row| Ok((row.get(0)?, Usage { keys: row.get(1)?, bytes: row.get(2)? })))?;
+            .query_row(names, |row| Ok((row.get(0)?, SpaceUsage { keys: row.get(1)?, bytes: row.get(2)? })))?;
         let bucket = reading::bucket(connection, &request.bucket)?;
         Ok(Self { connection, request, id, bucket, before, now: before })
     }
@@ -128,16 +120,7 @@ impl<'a> Space<'a> {
             Some(bucket) => reading::entry(self.connection, bucket, key)?,
             None => None,
         };
-        let number = match current {
-            None => 0,
-            Some(entry) => {
-                let text = String::from_utf8(entry.value.0).ok();
-                let number = text.and_then(|text| text.parse::<i64>().ok());
-                number.ok_or_else(|| refused(format!("the value of `{key}` is not a whole number in decimal text")))?
-            }
-        };
-        let overflow = || refused(format!("`{key}` is {number}; adding {delta} exceeds 64 bits"));
-        let number = number.checked_add(delta).ok_or_else(overflow)?;
+        let number = limits::increment(key, current, delta).map_err(Fault::Refused)?;
         self.set(key, number.to_string().as_bytes())?;
         Ok(Changed::Counted(number))
     }
@@ -161,13 +144,7 @@ impl<'a> Space<'a> {
         }
         let sql = "SELECT count(*) FROM buckets WHERE space = ?1";
         let buckets: i64 = self.connection.prepare_cached(sql)?.query_row([self.id], |row| row.get(0))?;
-        if buckets.unsigned_abs() >= MAX_BUCKETS {
-            return Err(refused(format!(
-                "cannot create the bucket `{}`: the module has {buckets} buckets for this tenant, the maximum; delete all \
-                 keys of a bucket to remove it",
-                self.request.bucket.name()
-            )));
-        }
+        limits::check_buckets(self.request.bucket.name(), buckets).map_err(Fault::Refused)?;
         let sql = "INSERT INTO buckets (space, name) VALUES (?1, ?2)";
         self.connection.prepare_cached(sql)?.execute(params![self.id, self.request.bucket.name()])?;
         let bucket = self.connection.last_insert_rowid();
@@ -183,34 +160,9 @@ impl<'a> Space<'a> {
     /// Records the size of the space, or refuses the change if it exceeds a limit.
     fn finish(self) -> Result<()> {
         let Self { connection, request, id, before, now, .. } = self;
-        if now.keys > before.keys && now.keys.unsigned_abs() > MAX_KEYS {
-            return Err(refused(format!(
-                "cannot add another key: the module has {} keys for this tenant, and the maximum is {MAX_KEYS}; delete \
-                 keys that are not needed any more",
-                before.keys
-            )));
-        }
-        if now.bytes > before.bytes && now.bytes.unsigned_abs() > request.quota.amount {
-            return Err(refused(format!(
-                "cannot store {} more: the keys and values of the module for this tenant take {} of the {} that {} in \
-                 modules.toml allows; raise the limit there, or delete keys that are not needed any more",
-                size((now.bytes - before.bytes).unsigned_abs()),
-                size(before.bytes.unsigned_abs()),
-                size(request.quota.amount),
-                request.quota.setting(Resource::KeyValue)
-            )));
-        }
+        now.check(before, request.quota).map_err(Fault::Refused)?;
         let sql = "UPDATE spaces SET keys = ?2, bytes = ?3 WHERE id = ?1";
         connection.prepare_cached(sql)?.execute(params![id, now.keys, now.bytes])?;
         Ok(())
     }
-}
-
-fn length(bytes: &[u8]) -> i64 {
-    // The length of a slice never exceeds `i64::MAX`.
-    i64::try_from(bytes.len()).unwrap_or(i64::MAX)
-}
-
-fn refused(why: String) -> Fault {
-    Fault::Refused(KeyValueError::Refused(why))
 }
