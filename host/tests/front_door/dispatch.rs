@@ -18,6 +18,7 @@ use modhost_platform::{
 use modhost_runtime::capabilities::Grants;
 use modhost_runtime::dispatch::{Accepted, DispatchSettings, Dispatcher, RouteSpec, SWEEP_EVERY, TenantSpec};
 use modhost_runtime::engine::{Engine, Registry, Spec, SwapPolicy};
+use modhost_storage::cluster::{HostInfo, SingleHost};
 use modhost_storage::error::StorageError;
 use modhost_storage::journal::{
     AttemptReport, Backlog, Call, Claim, Claimed, CommitHandle, Details, Disposition, Due, Filter, Heartbeat, Journal,
@@ -25,7 +26,7 @@ use modhost_storage::journal::{
     TenantUsage, Totals,
 };
 use modhost_storage::keyvalue;
-use modhost_storage::versions::{Keep, Versions};
+use modhost_storage::versions::{self, Keep};
 use tempfile::TempDir;
 use tokio::sync::{Notify, Semaphore};
 
@@ -250,8 +251,8 @@ impl Dispatch {
             calls_received: AtomicUsize::new(0),
             release: Semaphore::new(0),
         });
-        let versions = Versions::open(path.clone(), Keep { of_module: 2, bytes: 1 << 20 }).await.unwrap();
-        let registry = Arc::new(Registry::new(Engine::new(4).unwrap(), versions, journal.clone()));
+        let versions = versions::Sqlite::open(path.clone(), Keep { of_module: 2, bytes: 1 << 20 }).await.unwrap();
+        let registry = Arc::new(Registry::new(Engine::new(4).unwrap(), Arc::new(versions), journal.clone()));
         let keyvalue = Arc::new(keyvalue::Sqlite::open(path.clone()).await.unwrap());
         let day = Duration::from_secs(86_400);
         let settings = DispatchSettings {
@@ -265,7 +266,15 @@ impl Dispatch {
                 max_bytes: None,
                 tenant_limits: TenantLimits::new(),
             },
-            owner: OWNER.into(),
+            cluster: Arc::new(SingleHost::new(Arc::new(SystemClock))),
+            host: HostInfo {
+                owner: OWNER.into(),
+                name: OWNER.to_owned(),
+                admin: None,
+                version: String::new(),
+                settings: String::new(),
+                modules: Default::default(),
+            },
             removal_grace: Duration::ZERO,
             sweep_every,
             clock: Arc::new(SystemClock),

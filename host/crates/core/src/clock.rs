@@ -18,6 +18,10 @@ pub trait Clock: Send + Sync + fmt::Debug + 'static {
     /// Returns the current time.
     fn now(&self) -> SystemTime;
 
+    /// Returns the time since some fixed moment, by a clock that nobody can set and that also counts while the machine is
+    /// suspended. Leases count by it.
+    fn since_boot(&self) -> Duration;
+
     /// Returns once this much time has passed.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
 }
@@ -42,6 +46,17 @@ impl Clock for SystemClock {
         *wall + monotonic.elapsed()
     }
 
+    fn since_boot(&self) -> Duration {
+        // On other systems, the closest there is.
+        #[cfg(target_os = "linux")]
+        const CLOCK: rustix::time::ClockId = rustix::time::ClockId::Boottime;
+        #[cfg(not(target_os = "linux"))]
+        const CLOCK: rustix::time::ClockId = rustix::time::ClockId::Monotonic;
+        let time = rustix::time::clock_gettime(CLOCK);
+        let (seconds, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
+        Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())
+    }
+
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         tokio::time::sleep(duration).boxed()
     }
@@ -54,6 +69,8 @@ pub struct ManualClock(Mutex<ManualTime>);
 #[derive(Debug)]
 struct ManualTime {
     now: SystemTime,
+    /// The time that has passed: all moves forward.
+    passed: Duration,
     /// The pending sleeps, with their deadlines.
     sleepers: Vec<(SystemTime, oneshot::Sender<()>)>,
 }
@@ -61,12 +78,14 @@ struct ManualTime {
 impl ManualClock {
     /// Creates a clock with this time.
     pub fn new(now: SystemTime) -> Self {
-        Self(Mutex::new(ManualTime { now, sleepers: Vec::new() }))
+        Self(Mutex::new(ManualTime { now, passed: Duration::ZERO, sleepers: Vec::new() }))
     }
 
     /// Sets the time, forward or back, and ends the sleeps whose deadline has passed.
     pub fn set(&self, now: SystemTime) {
         let mut time = self.lock();
+        let passed = now.duration_since(time.now).unwrap_or_default();
+        time.passed += passed;
         time.now = now;
         let (expired, pending) = std::mem::take(&mut time.sleepers).into_iter().partition(|(end, _)| *end <= now);
         time.sleepers = pending;
@@ -98,6 +117,10 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> SystemTime {
         self.lock().now
+    }
+
+    fn since_boot(&self) -> Duration {
+        self.lock().passed
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
@@ -150,6 +173,16 @@ pub fn whole_millis(duration: Duration) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_passed_time_only_forward() {
+        let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000));
+        clock.advance(Duration::from_secs(5));
+        clock.set(SystemTime::UNIX_EPOCH);
+        assert_eq!(clock.since_boot(), Duration::from_secs(5));
+        let before = SystemClock.since_boot();
+        assert!(before > Duration::ZERO && SystemClock.since_boot() >= before);
+    }
 
     #[test]
     fn rounds_times_to_milliseconds_and_due_times_up() {

@@ -32,6 +32,9 @@ const ANSWERS_REPAIRED: &str = "modhost_platform_answers_repaired_total";
 const MISSED_WAKEUPS: &str = "modhost_missed_wakeups_total";
 const DELIVERIES: &str = "modhost_deliveries";
 const SETTINGS_FILES_REFUSED: &str = "modhost_settings_files_refused";
+const HOSTS: &str = "modhost_hosts";
+const HOSTS_WITH_OTHER_SETTINGS: &str = "modhost_hosts_with_other_settings";
+const HOST_LEASES_LOST: &str = "modhost_host_leases_lost_total";
 const JOURNAL_BYTES: &str = "modhost_journal_bytes";
 const SERVES: &str = "modhost_module_serves";
 const PAUSED: &str = "modhost_module_paused";
@@ -97,6 +100,12 @@ fn describe() {
     describe_counter!(MISSED_WAKEUPS, "Deliveries that were due but not scheduled, found by the sweep");
     describe_gauge!(DELIVERIES, "Deliveries in the journal, by state");
     describe_gauge!(SETTINGS_FILES_REFUSED, "Included settings files that the host refuses");
+    describe_gauge!(HOSTS, "Live hosts that share the storage, this one included");
+    describe_gauge!(HOSTS_WITH_OTHER_SETTINGS, "Live hosts whose settings differ from those of this one");
+    describe_counter!(
+        HOST_LEASES_LOST,
+        "Times that this host stopped everything because the storage confirmed no heartbeat"
+    );
     describe_gauge!(JOURNAL_BYTES, Unit::Bytes, "Size of the journal on disk");
     describe_gauge!(PAUSED, "1 if an operator paused the module and its deliveries wait");
     describe_gauge!(
@@ -246,6 +255,17 @@ pub fn journal(deliveries: impl IntoIterator<Item = (&'static str, u64)>, bytes:
 /// Sets the number of included settings files that the host refuses.
 pub fn settings_files_refused(count: usize) {
     gauge!(SETTINGS_FILES_REFUSED).set(count as f64);
+}
+
+/// Sets the number of live hosts that share the storage, and how many of them have other settings than this one.
+pub fn cluster_hosts(alive: u32, differing: u32) {
+    gauge!(HOSTS).set(f64::from(alive));
+    gauge!(HOSTS_WITH_OTHER_SETTINGS).set(f64::from(differing));
+}
+
+/// Counts a lease of this host that ended because no heartbeat was confirmed in time.
+pub fn host_lease_lost() {
+    counter!(HOST_LEASES_LOST).increment(1);
 }
 
 /// Records how many log lines have been dropped since the process started.

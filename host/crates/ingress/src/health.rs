@@ -128,7 +128,7 @@ impl NotReady {
                 "the journal cannot be written: no room is left on the disk"
             }
             Self::Journal(_) => "the journal cannot be written; the host's log says why",
-            Self::Stuck => "the journal cannot be written: the disk does not answer",
+            Self::Stuck => "the journal cannot be written: its storage does not answer",
         };
         text.to_owned()
     }
@@ -259,7 +259,7 @@ impl Health {
         let ended = match timeout(after, &mut probe).await {
             Ok(ended) => ended,
             Err(_) => {
-                tracing::error!(?after, "the journal's disk does not answer");
+                tracing::error!(?after, "the journal's storage does not answer");
                 self.stuck.store(true, Ordering::Relaxed);
                 let ended = probe.await;
                 self.stuck.store(false, Ordering::Relaxed);

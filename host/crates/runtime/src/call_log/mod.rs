@@ -11,6 +11,7 @@
 mod arguments;
 mod call_spec;
 mod detach_on_drop;
+mod host_lease;
 mod journal_quota;
 mod log_state;
 mod recorded_call;
@@ -27,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use arguments::Arguments;
 pub use arguments::{LongText, as_recorded, replace_long_texts};
 pub(crate) use call_spec::{CallEffect, CallSpec};
+pub use host_lease::{HostLease, RELY_FOR};
 pub use journal_quota::JournalQuota;
 use log_state::{KeptCall, LogState};
 use modhost_core::event::{DeliveryId, Name};
@@ -58,6 +60,8 @@ pub struct CallLog {
     tenant_meter: Option<Arc<TenantMeter>>,
     /// The journal, and the lease under which the attempt writes to it.
     journal: Option<(Arc<dyn Journal>, Lease)>,
+    /// The lease of the host, without which nothing may be changed any more; none: nobody else runs the delivery.
+    host_lease: Option<Arc<HostLease>>,
     /// What the unfinished deliveries of the tenant may take in the journal; none: unlimited.
     quota: Option<JournalQuota>,
     dry_run: bool,
@@ -109,6 +113,7 @@ impl CallLog {
             module: None,
             tenant_meter: None,
             journal,
+            host_lease: None,
             quota: None,
             dry_run,
             nonce: None,
@@ -125,6 +130,13 @@ impl CallLog {
     #[must_use]
     pub fn with_quota(mut self, quota: JournalQuota) -> Self {
         self.quota = Some(quota);
+        self
+    }
+
+    /// Lets calls with an effect leave only while the host has its lease.
+    #[must_use]
+    pub fn with_host_lease(mut self, lease: Arc<HostLease>) -> Self {
+        self.host_lease = Some(lease);
         self
     }
 
@@ -249,6 +261,32 @@ impl CallLog {
     /// but no answer is written, and no further call can start.
     pub fn revoke(&self) {
         self.state().revoked = true;
+    }
+
+    /// Checks that a change may leave the host now: this attempt still owns the delivery, and the host has its lease.
+    ///
+    /// # Errors
+    ///
+    /// When another host may own the delivery.
+    pub(crate) fn check_may_leave(&self) -> Result<(), CallError> {
+        self.check_lease(&self.state())?;
+        match &self.host_lease {
+            Some(lease) if !lease.holds() => Err(self.lease_lost()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until the lease of the host has ended, and returns the error of calls in flight.
+    async fn host_lease_ended(&self) -> CallError {
+        match &self.host_lease {
+            Some(lease) => lease.ended().cancelled().await,
+            None => std::future::pending().await,
+        }
+        self.lease_lost()
+    }
+
+    fn lease_lost(&self) -> CallError {
+        unavailable(JournalError::LeaseLost(self.delivery.clone()))
     }
 
     /// Waits until every call that outlives its guest has ended.
@@ -392,7 +430,7 @@ impl CallLog {
     }
 
     fn check_lease(&self, state: &LogState) -> Result<(), CallError> {
-        if state.revoked { Err(unavailable(JournalError::LeaseLost(self.delivery.clone()))) } else { Ok(()) }
+        if state.revoked { Err(self.lease_lost()) } else { Ok(()) }
     }
 
     fn write_readings(&self, state: &mut LogState) -> Result<(), CallError> {

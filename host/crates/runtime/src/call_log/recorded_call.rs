@@ -43,6 +43,8 @@
 //!   nothing more is submitted, and the log is as if the process had been killed. Earlier submissions are written.
 //! - **The intent can't be written** (journal full or broken, lease lost, limit reached). The call never leaves the
 //!   host, and the guest gets the error.
+//! - **The host loses its lease** (a storage that several hosts share). A call with an effect that has not left the host
+//!   doesn't, and one in flight is canceled: the host that takes the delivery over repeats it.
 //! - **The answer can't be written.** The next attempt repeats the call. The guest gets the error instead of the
 //!   answer, unless it doesn't wait for the disk and already has the answer.
 //! - **The call failed and may succeed later.** The answer, an error, is recorded and replayed like any other. When the
@@ -265,6 +267,8 @@ impl Live for Begun {
         let RecordedCall { entry, state: Self { slot, intent } } = call;
         if entry.effect.needs_durable_intent() {
             intent.durable().await.map_err(unavailable)?;
+            // After the wait: meanwhile another host may have taken the delivery over.
+            entry.log.check_may_leave()?;
         }
         Ok(RecordedCall { entry, state: InFlight { slot, since: Instant::now() } })
     }
@@ -338,7 +342,17 @@ impl RecordedCall<InFlight> {
         F: Future<Output = Result<T, CallError>>,
     {
         let effect = self.entry.effect;
-        let answer = make(&self).await;
+        let answer = if effect.needs_durable_intent() {
+            // A call that the platform client repeats must not be sent again once another host may make it. Its answer
+            // is unknown then, so nothing is recorded.
+            tokio::select! {
+                biased;
+                answer = make(&self) => answer,
+                error = self.entry.log.host_lease_ended() => return Err(error),
+            }
+        } else {
+            make(&self).await
+        };
         // The answer has arrived: no `await` until it is submitted.
         if let Ok(answer) = &answer {
             apply(answer);

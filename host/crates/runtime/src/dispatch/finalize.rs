@@ -169,6 +169,7 @@ pub(super) async fn notify_failure(delivery: &Delivery, text: String) -> Result<
         // The id of the reply is unknown, so the text becomes a new message.
         let change = MessageChange { text: Some(text), completed: true, ..MessageChange::default() };
         let assistant = delivery.event.assistant_id();
+        delivery.call_log.check_may_leave()?;
         delivery.platform().create_message(delivery.caller(), assistant, chat, &change).await?;
         delivery.progress().has_written = true;
         return Ok(());
@@ -182,6 +183,7 @@ pub(super) async fn notify_failure(delivery: &Delivery, text: String) -> Result<
 async fn write_reply(delivery: &Delivery, text: Option<String>, completed: bool) -> Result<(), CallError> {
     let change = MessageChange { text, completed, ..MessageChange::default() };
     let (chat, reply) = (delivery.chat_id()?, delivery.reply_id()?);
+    delivery.call_log.check_may_leave()?;
     delivery.platform().modify_message(delivery.caller(), chat, reply, &change).await?;
     Ok(())
 }
@@ -213,6 +215,7 @@ async fn close_step(
     status: StepStatus,
 ) -> Result<(), CallError> {
     let change = StepChange { status: Some(status), ..StepChange::default() };
+    delivery.call_log.check_may_leave()?;
     delivery.platform().update_step(caller, &step.id, &change).await?;
     if let Some(step) = delivery.progress().steps.get_mut(&order) {
         step.status = status;

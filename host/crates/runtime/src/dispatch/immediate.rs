@@ -20,9 +20,13 @@ impl ReservedSlots {
     /// Reserves slots for those of an event's deliveries that can start at once, and asks for their leases.
     pub(super) fn reserve(inner: &Arc<Inner>, routes: &Routes, event: &Event, deliveries: &mut [NewDelivery]) -> Self {
         let mut slots = HashMap::new();
+        let owner = inner.membership.owner();
+        if !inner.membership.can_claim() {
+            return Self::default();
+        }
         for new in deliveries {
             if let Some(slot) = reserve(inner, routes, event, new) {
-                new.lease = Some(NewLease { owner: inner.settings.owner.clone(), duration: LEASE });
+                new.lease = Some(NewLease { owner: owner.clone(), duration: LEASE });
                 slots.insert(new.id.clone(), slot);
             }
         }

@@ -4,10 +4,12 @@
 //! more than a backlog of ten.
 
 mod backlog;
+mod duties;
 mod failures;
 mod finalize;
 mod immediate;
 mod leases;
+mod membership;
 mod modules;
 mod retention;
 mod routes;
@@ -17,6 +19,7 @@ mod supervise;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod watchdog;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -32,15 +35,20 @@ use tokio_util::task::TaskTracker;
 use crate::call_log::JournalQuota;
 use crate::capabilities::GuestMemory;
 use backlog::{Capacity, Load, Reservations};
+use duties::Duties;
 pub use failures::FailedAttempt;
 use failures::Failures;
 use immediate::ReservedSlots;
+use leases::LeaseOperations;
+pub use membership::LiveHosts;
+use membership::Membership;
 use modhost_core::clock::{Clock, timeout};
 use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::limits::LimitReached;
 use modhost_core::plural::counted;
 use modhost_core::sync::lock;
 use modhost_core::tenant_permits::TenantPermits;
+use modhost_storage::cluster::{Cluster, HostInfo};
 use modhost_storage::journal::{Details, Journal, JournalError, Recorded, Retention, recorded_bytes};
 use modhost_storage::keyvalue::KeyValue;
 pub use modules::{Modules, Runner};
@@ -85,8 +93,11 @@ pub struct DispatchSettings {
     pub guest_memory: u64,
     /// How long ended deliveries and event ids are kept.
     pub retention: Retention,
-    /// The name of this host in leases. At startup, deliveries leased to this name are returned to the queue.
-    pub owner: Arc<str>,
+    /// The hosts that share the journal.
+    pub cluster: Arc<dyn Cluster>,
+    /// What this host says of itself. If other hosts can't use the journal, deliveries that are leased to its owner are
+    /// returned to the queue at startup; otherwise each life gets an owner of its own.
+    pub host: HostInfo,
     /// How often to look for due deliveries that the scheduler has missed; [`SWEEP_EVERY`], shorter in tests.
     pub sweep_every: Duration,
     /// How long after startup deliveries wait if their module or tenant is not in the settings.
@@ -101,6 +112,12 @@ struct Inner {
     keyvalue: Arc<dyn KeyValue>,
     clock: Arc<dyn Clock>,
     settings: DispatchSettings,
+    membership: Membership,
+    /// The operations in flight that take leases or give them up.
+    lease_operations: LeaseOperations,
+    duties: Duties,
+    /// Notified when a further duty is wanted.
+    duty_wanted: Notify,
     routes: ArcSwap<Routes>,
     guest_memory: Arc<GuestMemory>,
     /// One permit: only one delivery that was interrupted repeatedly runs at a time.
@@ -240,8 +257,8 @@ impl Dispatcher {
     ) -> Result<(Self, u64), JournalError> {
         let clock = settings.clock.clone();
         let now = clock.now();
-        let recovered = journal.reclaim(Some(&settings.owner)).await?;
-        let dispatcher = Self(Arc::new(Inner {
+        let membership = Membership::join(settings.cluster.clone(), clock.clone(), settings.host.clone()).await?;
+        let inner = Inner {
             unknown_wait_until: now.checked_add(settings.removal_grace).unwrap_or(now),
             clock,
             modules,
@@ -268,8 +285,13 @@ impl Dispatcher {
             stop: CancellationToken::new(),
             journal,
             keyvalue,
-        }));
-        Ok((dispatcher, recovered))
+            membership,
+            lease_operations: LeaseOperations::default(),
+            duties: Duties::default(),
+            duty_wanted: Notify::new(),
+        };
+        let recovered = leases::reclaim_earlier_lives(&inner).await?;
+        Ok((Self(Arc::new(inner)), recovered))
     }
 
     /// Starts running deliveries; call [`Dispatcher::set_routes`] first.
@@ -277,6 +299,8 @@ impl Dispatcher {
         let inner = &self.0;
         inner.tasks.spawn(supervise::keep_running("scheduler", inner.clone(), scheduler::run));
         inner.tasks.spawn(supervise::keep_running("leases", inner.clone(), leases::run));
+        inner.tasks.spawn(supervise::keep_running("watchdog", inner.clone(), watchdog::run));
+        inner.tasks.spawn(supervise::keep_running("duties", inner.clone(), duties::run));
         inner.tasks.spawn(supervise::keep_running("retention", inner.clone(), retention::run));
         inner.tasks.spawn(supervise::keep_running("sweep", inner.clone(), sweep::run));
         inner.tasks.spawn(supervise::keep_running("journal probe", inner.clone(), retention::probe));
@@ -400,6 +424,28 @@ impl Dispatcher {
         self.0.failures.subscribe()
     }
 
+    /// Changes what this host says of itself to the other hosts.
+    pub fn describe_host(&self, change: impl FnOnce(&mut HostInfo)) {
+        self.0.membership.describe(change);
+    }
+
+    /// Returns the live hosts that share the storage, as of the last heartbeat.
+    pub fn live_hosts(&self) -> LiveHosts {
+        self.0.membership.live_hosts()
+    }
+
+    /// Returns the owner of the leases that this host takes now.
+    pub fn owner(&self) -> Arc<str> {
+        self.0.membership.owner()
+    }
+
+    /// Asks for a duty, something that one host at a time does, for as long as the receiver exists. The receiver tells
+    /// whether this host has it. The host gives it up when the receiver is dropped, when it loses its lease, and when it
+    /// stops.
+    pub fn want_duty(&self, duty: &str) -> tokio::sync::watch::Receiver<bool> {
+        self.0.want_duty(duty)
+    }
+
     /// Returns the number of calls that were repeated because their outcome was unknown.
     pub fn repeated_calls(&self) -> u64 {
         self.0.repeated_calls.load(Ordering::Relaxed)
@@ -421,6 +467,9 @@ impl Dispatcher {
                 tracing::error!("cannot return interrupted deliveries in time; waiting for their leases to expire");
             }
         }
+        if timeout(&*inner.clock, CLEANUP_TIMEOUT, inner.leave()).await.is_none() {
+            tracing::warn!("cannot leave the cluster in time; the lease of this host expires");
+        }
         if let Err(error) = inner.journal.close().await {
             tracing::error!(%error, "cannot close the journal");
         }
@@ -432,9 +481,24 @@ impl Dispatcher {
 
 impl Inner {
     /// Returns whether a tenant's deliveries to a module wait because the tenant or the module is missing from the
-    /// settings and may come back.
+    /// settings and may come back, or because another host may have both.
     fn waits_for_settings(&self, routes: &Routes, tenant: &Name, module: &Name) -> bool {
         routes.is_blocked(tenant, module, self.clock.now() < self.unknown_wait_until)
+            || self.is_left_to_others(routes, tenant, module)
+    }
+
+    /// Returns whether a tenant's deliveries to a module are left to other hosts: this one lacks the tenant or the
+    /// module, and a live host may have them. A delivery ends as "no longer in modules.toml" only if no live host does.
+    fn is_left_to_others(&self, routes: &Routes, tenant: &Name, module: &Name) -> bool {
+        routes.module(module).is_none() && self.membership.others_may_have_module(module)
+            || routes.tenant(tenant).is_none() && self.membership.others_may_have_tenant()
+    }
+
+    /// Leaves the cluster, so that other hosts need not wait for the lease of this one to expire.
+    async fn leave(&self) {
+        if let Err(error) = self.membership.leave().await {
+            tracing::warn!(%error, "cannot leave the cluster; the lease of this host expires");
+        }
     }
 
     async fn accept(self: &Arc<Self>, event: Event) -> Result<Accepted, Refused> {
@@ -449,7 +513,7 @@ impl Inner {
         if deliveries.is_empty() {
             return Ok(Accepted::Deliveries(Vec::new()));
         }
-        routes.check_rate(&event.tenant)?;
+        routes.check_rate(&event.tenant, self.membership.live_hosts().alive)?;
         let quota = self.quota(tenant);
         let capacity = Capacity { host: self.settings.max_deliveries, tenant: tenant.max_deliveries, quota };
         let load = Load { deliveries: deliveries.len() as u64, bytes: recorded_bytes(&event, deliveries.len()) };
@@ -458,6 +522,7 @@ impl Inner {
         let reserved = self.reservations.reserve(&tenant, load, capacity, backlog)?;
         let lanes: Vec<Lane> = deliveries.iter().map(|new| (tenant.clone(), new.module.clone())).collect();
         let ids: Vec<DeliveryId> = deliveries.iter().map(|new| new.id.clone()).collect();
+        let _in_flight = self.lease_operations.begin(self.clock.since_boot());
         let slots = ReservedSlots::reserve(self, &routes, &event, &mut deliveries);
         let event = Arc::new(event);
         let recorded = self.journal.record(event.clone(), deliveries).await;

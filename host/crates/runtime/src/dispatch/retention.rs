@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::Inner;
 use modhost_storage::journal::Retention;
 
@@ -18,8 +20,12 @@ const BATCH: u32 = 200;
 /// The pause between two batches, for other operations.
 const BATCH_PAUSE: Duration = Duration::from_millis(20);
 
+/// What one host of a cluster does for all.
+const DUTY: &str = "retention";
+
 /// Purges the journal until the host closes.
 pub(super) async fn run(inner: Arc<Inner>) {
+    let has_duty = inner.want_duty(DUTY);
     let purging = async {
         loop {
             let mut waited = Duration::ZERO;
@@ -30,7 +36,9 @@ pub(super) async fn run(inner: Arc<Inner>) {
                     break;
                 }
             }
-            purge(&inner).await;
+            if *has_duty.borrow() {
+                purge(&inner, &has_duty).await;
+            }
         }
     };
     inner.closing.run_until_cancelled(purging).await;
@@ -69,11 +77,11 @@ fn is_too_large(inner: &Inner) -> bool {
         || usage.iter().any(|usage| limits.get(&usage.tenant).is_some_and(|limit| usage.bytes > *limit))
 }
 
-async fn purge(inner: &Inner) {
+async fn purge(inner: &Inner, has_duty: &watch::Receiver<bool>) {
     let mut removed = 0;
     let tenant_limits = inner.routes.load().journal_limits();
     let keep = Retention { tenant_limits, ..inner.settings.retention.clone() };
-    loop {
+    while *has_duty.borrow() {
         match inner.journal.purge(keep.clone(), BATCH).await {
             Ok(0) => break,
             Ok(count) => removed += count,

@@ -23,7 +23,7 @@ pub struct TenantSpec {
     pub concurrency: usize,
     /// Maximum number of its waiting and running deliveries.
     pub max_deliveries: u64,
-    /// Maximum average number of its events per second; none: unlimited.
+    /// Maximum average number of its events per second, on all hosts together; none: unlimited.
     pub events_per_second: Option<u32>,
     /// Maximum total memory of its running deliveries, in bytes; none: only that of all tenants is limited.
     pub total_memory: Option<u64>,
@@ -215,14 +215,14 @@ impl Routes {
         &self.apology
     }
 
-    /// Counts an event against its tenant's rate limit.
+    /// Counts an event against its tenant's rate limit, of which each of the live hosts has an equal share.
     ///
     /// # Errors
     ///
     /// When the rate is exceeded.
-    pub(super) fn check_rate(&self, tenant: &Name) -> Result<(), Refused> {
+    pub(super) fn check_rate(&self, tenant: &Name, hosts: u32) -> Result<(), Refused> {
         let Some(rate) = self.tenants.get(tenant).and_then(|tenant| tenant.rate.as_ref()) else { return Ok(()) };
-        rate.take().map_err(|retry_after| Refused::RateLimited { tenant: tenant.clone(), retry_after })
+        rate.take_many(hosts).map_err(|retry_after| Refused::RateLimited { tenant: tenant.clone(), retry_after })
     }
 
     /// Returns the deliveries of an event; none if no module wants it.

@@ -136,6 +136,8 @@ impl Scheduler {
         if claims.is_empty() {
             return self.wait().await;
         }
+        let inner = self.inner.clone();
+        let _in_flight = inner.lease_operations.begin(inner.clock.since_boot());
         let claimed = join_all(claims.iter().map(|claim| self.inner.journal.claim(claim.clone()))).await;
         let mut failure = None;
         for (claim, claimed) in claims.into_iter().zip(claimed) {
@@ -173,13 +175,22 @@ impl Scheduler {
     }
 
     async fn read_lanes(&mut self, now: SystemTime) -> modhost_storage::journal::Result<()> {
-        let lanes = self.inner.journal.lanes().await?;
-        self.make_ready(lanes.into_iter().map(|lane| (lane.tenant, lane.module)));
+        if self.inner.membership.is_shared() {
+            // Often, so only lanes with something to claim: others would cost a claim each.
+            let due = self.inner.journal.due(1).await?;
+            self.make_ready(due.into_iter().map(|due| (due.tenant, due.module)));
+        } else {
+            let lanes = self.inner.journal.lanes().await?;
+            self.make_ready(lanes.into_iter().map(|lane| (lane.tenant, lane.module)));
+        }
         if let Some(next) = self.inner.journal.next_due().await? {
             // The lanes that are due now are ready; the timer is for later ones.
             let any_waits = self.inner.modules.any_blocked() || self.any_waits_for_settings();
             let shortest = if any_waits { WAITING_SLEEP } else { MIN_SLEEP };
             self.inner.rescan(now + next.max(shortest));
+        }
+        if let Some(every) = self.inner.membership.poll_every() {
+            self.inner.rescan(now + every);
         }
         self.failed_reads = 0;
         Ok(())
@@ -203,6 +214,10 @@ impl Scheduler {
 
     /// Divides the free run slots equally among the tenants, whatever their backlogs.
     fn plan(&mut self) -> Vec<Claim> {
+        // A host without its lease begins again with its next life.
+        if !self.inner.membership.can_claim() {
+            return Vec::new();
+        }
         let routes = self.inner.routes.load();
         let now = self.inner.clock.now();
         let ready_lanes = lock(&self.inner.ready);
@@ -264,7 +279,7 @@ impl Scheduler {
             tenant: tenant.clone(),
             module: module.clone(),
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
-            owner: self.inner.settings.owner.clone(),
+            owner: self.inner.membership.owner(),
             lease: LEASE,
         }
     }
@@ -385,7 +400,7 @@ impl RunSlot {
             module: module.clone(),
             delivery: delivery.clone(),
             number: running.started,
-            lease_lost: CancellationToken::new(),
+            lease_lost: inner.membership.lease().ended().child_token(),
         }
     }
 
@@ -396,8 +411,13 @@ impl RunSlot {
 
     /// Adds the lease of the delivery to those that the host extends.
     pub(super) fn hold(&self, lease: Lease) {
+        let lease_owner = lease.owner.clone();
         let attempt = RunningAttempt { lease, slot: self.number, lease_lost: self.lease_lost.clone() };
         let previous = lock(&self.inner.running).attempts.insert(self.delivery.clone(), attempt);
+        // The host has begun another life since it asked for this lease.
+        if *lease_owner != *self.inner.membership.owner() {
+            self.lease_lost.cancel();
+        }
         // The journal leased the delivery again, so the previous attempt has lost its lease.
         if let Some(previous) = previous {
             previous.lease_lost.cancel();

@@ -11,7 +11,7 @@ use super::finalize::{self, Outcome};
 use super::routes::{RouteSpec, Tenant};
 use super::scheduler::RunSlot;
 use super::{FailedAttempt, Inner, Runner, supervise};
-use crate::call_log::CallLog;
+use crate::call_log::{CallLog, HostLease};
 use crate::capabilities::{AttemptContext, Delivery};
 use crate::engine::{self, Retry};
 use modhost_core::backoff::RetryPolicy;
@@ -60,7 +60,10 @@ pub(super) async fn attempt(inner: Arc<Inner>, claimed: Claimed, slot: RunSlot) 
                 return_to_queue(&inner, &claimed).await;
                 drop(slot);
             }
-            AttemptResult::Unreadable => drop(slot),
+            AttemptResult::Unreadable => {
+                inner.lease_operations.not_recorded(&claimed.lease);
+                drop(slot);
+            }
         }
     };
     if let Err(panic) = AssertUnwindSafe(ending).catch_unwind().await {
@@ -84,7 +87,7 @@ async fn lease_lost(slot: &RunSlot, claimed: &Claimed, started_delivery: &OnceLo
 enum AttemptResult {
     /// The attempt ended.
     Done(Done),
-    /// The attempt did not start: its module has no version.
+    /// The attempt did not start: its module has no version here, or only other hosts have it.
     NoVersion,
     /// The attempt did not start: the call log cannot be read.
     Unreadable,
@@ -101,13 +104,18 @@ async fn work(inner: &Inner, claimed: &Claimed, started_delivery: &OnceLock<Arc<
     let routes = inner.routes.load_full();
     let tenant = routes.tenant(&claimed.event.tenant);
     let Some((tenant, route)) = tenant.zip(routes.module(&claimed.module)) else {
+        if inner.is_left_to_others(&routes, &claimed.event.tenant, &claimed.module) {
+            return AttemptResult::NoVersion;
+        }
         if let Some(tenant) = tenant {
             let calls = match inner.journal.calls(claimed.id()).await {
                 Ok(calls) => calls,
                 // Without the call log, the open steps are unknown and would stay open.
                 Err(error) => return unreadable(claimed, &error),
             };
-            let ended = EndedDelivery { id: claimed.id(), event: &claimed.event, module: &claimed.module, calls };
+            let host_lease = inner.membership.lease();
+            let (id, event, module) = (claimed.id(), &claimed.event, &claimed.module);
+            let ended = EndedDelivery { id, event, module, calls, host_lease: Some(host_lease) };
             notify_no_answer(inner, ended, tenant, routes.apology()).await;
         }
         let reason = "its module or its tenant is no longer in modules.toml; send it again once both are back".into();
@@ -196,7 +204,7 @@ async fn begin(inner: &Inner, claimed: &Claimed, tenant: &Tenant, route: &RouteS
         tracing::info!(%module, %delivery, attempt, notice, calls, "delivery resumed");
     }
     let call_log = CallLog::new(inner.journal.clone(), claimed.lease.clone(), recorded);
-    let mut call_log = call_log.with_quota(inner.quota(tenant));
+    let mut call_log = call_log.with_quota(inner.quota(tenant)).with_host_lease(inner.membership.lease());
     if !route.resume {
         call_log.disable_replay();
     }
@@ -224,7 +232,8 @@ pub(super) async fn notify_dropped(inner: &Inner, dropped: &Details, reason: &st
     if let Some(tenant) = routes.tenant(&summary.tenant) {
         let apology = routes.module(&summary.module).map_or(routes.apology(), |route| &route.apology);
         let (id, event, module, calls) = (&summary.id, &dropped.event, &summary.module, dropped.calls.clone());
-        notify_no_answer(inner, EndedDelivery { id, event, module, calls }, tenant, apology).await;
+        let ended = EndedDelivery { id, event, module, calls, host_lease: None };
+        notify_no_answer(inner, ended, tenant, apology).await;
     }
 }
 
@@ -234,18 +243,24 @@ struct EndedDelivery<'a> {
     event: &'a Arc<Event>,
     module: &'a Name,
     calls: Vec<Call>,
+    /// The lease of the host, if it holds the delivery.
+    host_lease: Option<Arc<HostLease>>,
 }
 
 /// Closes the open steps of a delivery that will not run again, and notifies its user.
 async fn notify_no_answer(inner: &Inner, ended: EndedDelivery<'_>, tenant: &Tenant, apology: &str) {
-    let EndedDelivery { id, event, module, calls } = ended;
+    let EndedDelivery { id, event, module, calls, host_lease } = ended;
+    let mut call_log = CallLog::dry_run(id.clone(), calls);
+    if let Some(lease) = host_lease {
+        call_log = call_log.with_host_lease(lease);
+    }
     let delivery = Delivery::new(AttemptContext {
         event: event.clone(),
         module: module.clone(),
         attempt: 1,
         platform: tenant.platform.clone(),
         keyvalue: inner.keyvalue.clone(),
-        call_log: CallLog::dry_run(id.clone(), calls),
+        call_log,
         limits: Limits::default(),
         tenant_memory: None,
         tenant_log: None,
@@ -339,9 +354,11 @@ async fn finish(inner: &Inner, claimed: &Claimed, started: SystemTime, done: Don
     metrics::attempt(&claimed.module, &claimed.event.tenant, state.name(), took);
     let report = AttemptReport { took, version: done.version, outcome, log: done.log };
     let _permit = inner.completing.acquire().await;
+    let _in_flight = inner.lease_operations.begin(inner.clock.since_boot());
     drop(slot);
     let released = inner.journal.complete_attempt(&claimed.lease, report, done.next).await;
     if let Err(error) = &released {
+        inner.lease_operations.not_recorded(&claimed.lease);
         tracing::error!(delivery = %claimed.id(), %error, "cannot record the outcome; the delivery will be retried");
     }
     // The next delivery of its chat may start now. Also after an error: the outcome may have been recorded nonetheless.

@@ -42,11 +42,16 @@ const API_VERSION: HeaderValue = HeaderValue::from_static("2023-12-06");
 /// How long the host processes events already received when it stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Tells whether this host may keep an event socket open, for as long as the receiver exists: of the hosts that share a
+/// storage, one at a time does, because the platform sends an event to every connection.
+pub type Permit = watch::Receiver<bool>;
+
 /// The event sockets of this host, each kept open by its own task.
 ///
 /// The set can be replaced while the sockets run.
-#[derive(Default)]
 pub struct EventSockets {
+    /// Returns the permit of a source.
+    permits: Box<dyn Fn(&Name) -> Permit + Send + Sync>,
     running: Mutex<BTreeMap<Name, Running>>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -171,7 +176,20 @@ impl PartialEq for EventSocket {
     }
 }
 
+impl Default for EventSockets {
+    /// Returns the sockets of a host that may keep all of them open.
+    fn default() -> Self {
+        Self::new(|_| watch::Sender::new(true).subscribe())
+    }
+}
+
 impl EventSockets {
+    /// Returns the sockets of a host that may keep those open whose permit is true.
+    pub fn new(permits: impl Fn(&Name) -> Permit + Send + Sync + 'static) -> Self {
+        let (running, stop, tasks) = (Mutex::default(), CancellationToken::new(), TaskTracker::new());
+        Self { permits: Box::new(permits), running, stop, tasks }
+    }
+
     /// Replaces the set of event sockets, which send their events to the sink. An unchanged socket keeps its
     /// connection, a changed one keeps it until the new connection is open, and a removed one is closed.
     pub fn set<S: Sink>(&self, sockets: impl IntoIterator<Item = EventSocket>, sink: &Arc<S>) {
@@ -223,11 +241,13 @@ impl EventSockets {
     }
 
     fn start<S: Sink>(&self, socket: EventSocket, sink: Arc<S>) -> Running {
+        let permit = (self.permits)(socket.name());
         let (settings, receiver) = watch::channel(Arc::new(socket));
         let status = Arc::new(Status::default());
         self.tasks.spawn(
             Socket {
                 settings: receiver,
+                permit,
                 sink,
                 status: status.clone(),
                 stop: self.stop.clone(),

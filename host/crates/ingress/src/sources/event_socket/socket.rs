@@ -17,7 +17,7 @@ use url::Host;
 
 use super::connection::{Connection, End, NotOpened, Received, RetryHint};
 use super::status::{Gap, Status};
-use super::{EventSocket, display_url};
+use super::{EventSocket, Permit, display_url};
 use crate::sources::Rejection;
 use modhost_core::backoff::{Backoff, jitter};
 use modhost_core::metrics::EventOutcome;
@@ -43,6 +43,8 @@ const RETRY_RARELY: Duration = Duration::from_secs(300);
 pub(super) struct Socket<S> {
     /// The current settings. The sender is dropped when the source is removed.
     pub(super) settings: watch::Receiver<Arc<EventSocket>>,
+    /// Whether this host may keep the socket open.
+    pub(super) permit: Permit,
     pub(super) sink: Arc<S>,
     pub(super) status: Arc<Status>,
     /// Canceled when the host stops.
@@ -65,6 +67,8 @@ pub(super) struct Socket<S> {
 enum SocketEvent {
     Stop,
     Changed,
+    /// This host may keep the socket open from now on, or must close it.
+    Permit,
     Opened(Result<Connection, NotOpened>),
     Received(usize, Received),
     Time,
@@ -73,11 +77,13 @@ enum SocketEvent {
 impl<S: Sink> Socket<S> {
     /// Keeps the socket open until the source is removed or the host stops.
     pub(super) async fn run(mut self) {
+        self.status.set_elsewhere(!self.is_permitted());
         loop {
             self.open_if_due();
             match self.next_event().await {
                 SocketEvent::Stop => break,
                 SocketEvent::Changed => self.change().await,
+                SocketEvent::Permit => self.permit_changed().await,
                 SocketEvent::Opened(outcome) => {
                     self.opening = None;
                     match outcome {
@@ -100,7 +106,13 @@ impl<S: Sink> Socket<S> {
     /// Waits for the next event.
     async fn next_event(&mut self) -> SocketEvent {
         let time = self.next_wakeup();
-        let Self { stop, settings, opening, connections, .. } = self;
+        let Self { stop, settings, permit, opening, connections, .. } = self;
+        let permit_changed = async {
+            // Without its sender, it stays as it is.
+            if permit.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
         let next = poll_fn(|cx| {
             for (at, connection) in connections.iter_mut().enumerate() {
                 if let Poll::Ready(received) = connection.poll_next(cx) {
@@ -113,6 +125,7 @@ impl<S: Sink> Socket<S> {
             biased;
             () = stop.cancelled() => SocketEvent::Stop,
             changed = settings.changed() => if changed.is_ok() { SocketEvent::Changed } else { SocketEvent::Stop },
+            () = permit_changed => SocketEvent::Permit,
             Some(outcome) = OptionFuture::from(opening.as_mut()) => SocketEvent::Opened(outcome),
             (at, received) = next => SocketEvent::Received(at, received),
             () = sleep_until(time) => SocketEvent::Time,
@@ -122,6 +135,9 @@ impl<S: Sink> Socket<S> {
     /// Returns when to wake up without another event; `None`: only another event matters.
     fn next_wakeup(&self) -> Option<Instant> {
         let closing = self.connections.iter().filter_map(|connection| connection.close_at).min();
+        if !self.is_permitted() {
+            return closing;
+        }
         let opening = match (&self.opening, self.current()) {
             (Some(_), _) => None,
             (None, Some(current)) if !self.is_outdated => Some(current.renew_at().max(self.not_before)),
@@ -135,12 +151,19 @@ impl<S: Sink> Socket<S> {
         self.connections.last().filter(|connection| connection.close_at.is_none())
     }
 
+    fn is_permitted(&self) -> bool {
+        *self.permit.borrow()
+    }
+
     fn settings(&self) -> Arc<EventSocket> {
         self.settings.borrow().clone()
     }
 
     /// Starts to open a connection if one is due.
     fn open_if_due(&mut self) {
+        if !self.is_permitted() {
+            return;
+        }
         let now = Instant::now();
         let is_due = self.is_outdated || self.current().is_none_or(|current| current.is_due(now));
         if is_due && self.opening.is_none() && self.not_before <= now {
@@ -275,6 +298,26 @@ impl<S: Sink> Socket<S> {
         if self.connections.iter().any(|connection| connection.socket.reader != socket.reader) {
             self.drain().await;
             self.status.disconnected(SystemTime::now());
+        }
+    }
+
+    /// Opens the socket if this host may keep it open now, or closes it because another host does. Events that have been
+    /// received are recorded: each host that received them records the same deliveries once.
+    async fn permit_changed(&mut self) {
+        self.permit.mark_unchanged();
+        let (may_open, socket) = (self.is_permitted(), self.settings());
+        let source = socket.name();
+        self.status.set_elsewhere(!may_open);
+        if may_open {
+            (self.failures, self.not_before) = (0, Instant::now());
+            tracing::info!(%source, "this host keeps the event socket open now");
+            return;
+        }
+        self.opening = None;
+        if !self.connections.is_empty() {
+            self.drain().await;
+            self.status.closed();
+            tracing::warn!(%source, "event socket closed: another host may keep it open now");
         }
     }
 

@@ -10,6 +10,8 @@ use modhost_core::sync::lock;
 pub struct SocketStatus {
     /// Since when the socket has been connected without interruption; `None` if it is not connected.
     pub connected_since: Option<SystemTime>,
+    /// Whether another host keeps the socket open, or is about to.
+    pub elsewhere: bool,
     /// Since when the socket has been disconnected, after its first connection.
     pub gap_since: Option<SystemTime>,
     /// The number of gaps since the first connection.
@@ -75,6 +77,20 @@ impl Status {
         let mut status = self.lock();
         status.connected_since = None;
         status.gap_since = Some(since);
+    }
+
+    /// Records that the socket was closed because another host keeps it open: no gap begins here.
+    pub(super) fn closed(&self) {
+        let mut status = self.lock();
+        (status.connected_since, status.gap_since) = (None, None);
+    }
+
+    pub(super) fn set_elsewhere(&self, elsewhere: bool) {
+        let mut status = self.lock();
+        status.elsewhere = elsewhere;
+        if elsewhere {
+            status.problem = None;
+        }
     }
 
     pub(super) fn failed(&self, problem: &str) {

@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::call_log::{CallLog, Lookup, as_recorded};
+use crate::call_log::{CallLog, HostLease, Lookup, RELY_FOR, as_recorded};
+use modhost_core::clock::{Clock, ManualClock};
 use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::limits::{LimitReached, Limits, Resource};
 use modhost_core::memory_budget::{MemoryBudget, MemoryCounter};
@@ -154,12 +155,16 @@ struct Host {
     disk: Arc<Disk>,
     limits: Limits,
     memory: Arc<Memory>,
+    clock: Arc<ManualClock>,
+    lease: Arc<HostLease>,
 }
 
 impl Host {
     fn new() -> Self {
         let memory = Memory { used: AtomicU64::new(0), limit: AtomicU64::new(1 << 30) };
-        Self { disk: Arc::default(), limits: Limits::default(), memory: Arc::new(memory) }
+        let clock = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH));
+        let lease = Arc::new(HostLease::new("host".into(), clock.clone(), clock.since_boot()));
+        Self { disk: Arc::default(), limits: Limits::default(), memory: Arc::new(memory), clock, lease }
     }
 
     /// Starts an attempt with the calls on disk.
@@ -174,7 +179,7 @@ impl Host {
         let lease =
             Lease { delivery: DeliveryId::from_text("dlv_1"), tenant: "acme".into(), owner: "host".into(), attempt: 1 };
         let log = CallLog::new(self.disk.clone(), lease, recorded);
-        let log = log.with_memory(MemoryBudget::new(self.memory.clone()));
+        let log = log.with_memory(MemoryBudget::new(self.memory.clone())).with_host_lease(self.lease.clone());
         let spec_of = |import| ALL_SPECS.into_iter().find(|spec| spec.import == import).copied();
         Arc::new(log.start(Name::from("test"), Arc::default(), self.limits, spec_of, progress))
     }
@@ -369,6 +374,39 @@ async fn leaves_when_intent_is_on_disk() {
         assert_eq!((host.disk.submitted(), log.usage().in_flight()), (1, 1));
         host.disk.commit(1);
         assert!(poll!(leaving.as_mut()).is_ready(), "{}", spec.import);
+    }
+}
+
+/// The intent took longer than the lease: another host may have taken the delivery over meanwhile.
+#[tokio::test]
+async fn does_not_leave_after_the_lease_of_the_host() {
+    for spec in [&PAID, &CHANGE, &STORE, &SEND] {
+        let host = Host::new();
+        let log = host.start();
+        let mut running = Running::request(&log, spec);
+        running.run_pending().await;
+        host.clock.advance(RELY_FOR);
+        host.disk.commit_all();
+        let error = running.result().await.unwrap_err();
+        assert!(error.to_string().contains("lease"), "{error}");
+        assert!(!running.is_made(), "{}", spec.import);
+    }
+}
+
+#[tokio::test]
+async fn cancels_call_in_flight_when_the_lease_of_the_host_ends() {
+    for spec in [&PAID, &CHANGE, &STORE, &SEND] {
+        let host = Host::new();
+        let log = host.start();
+        let mut running = Running::request(&log, spec);
+        running.run_pending().await;
+        host.disk.commit_all();
+        running.run_pending().await;
+        assert!(running.is_made());
+        host.lease.end();
+        assert!(running.result().await.is_err());
+        assert!(running.is_canceled(), "{}: the client must not send it again", spec.import);
+        assert_eq!((host.disk.submitted(), host.disk.answered()), (0, Some(false)), "its answer is unknown");
     }
 }
 

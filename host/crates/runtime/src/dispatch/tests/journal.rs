@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::dispatch::lock;
 use modhost_core::event::{DeliveryId, Event, Name};
+use modhost_storage::cluster::{self, Cluster, HostInfo, HostStatus};
 use modhost_storage::error::StorageError;
 use modhost_storage::journal::{
     AttemptReport, Backlog, Call, Claim, Claimed, CommitHandle, Details, Disposition, Due, Filter, Heartbeat, Journal,
@@ -31,6 +32,9 @@ pub(super) enum Op {
     Resend,
     Drop,
     Purge,
+    Join,
+    Beat,
+    Duty,
 }
 
 /// A point of an operation: before it takes effect, or after, when its result is about to be returned.
@@ -55,9 +59,10 @@ pub(super) enum Pass {
     Wait(oneshot::Receiver<bool>),
 }
 
-/// The in-memory journal, with a gate before and after every operation.
+/// The in-memory journal, with a gate before and after every operation. Several of them may share one journal: each is
+/// the connection of one host.
 pub(super) struct GatedJournal {
-    pub(super) memory: Memory,
+    pub(super) memory: Arc<Memory>,
     gates: Mutex<Gates>,
     leases_on_record: AtomicBool,
 }
@@ -105,6 +110,10 @@ impl Held {
 
 impl GatedJournal {
     pub(super) fn new(memory: Memory) -> Self {
+        Self::shared(Arc::new(memory))
+    }
+
+    pub(super) fn shared(memory: Arc<Memory>) -> Self {
         Self { memory, gates: Mutex::default(), leases_on_record: AtomicBool::new(true) }
     }
 
@@ -190,6 +199,16 @@ impl GatedJournal {
         let result = operation.await;
         self.pass(op, Point::After, module).await?;
         result
+    }
+
+    async fn gated_cluster<T>(
+        &self,
+        op: Op,
+        operation: impl Future<Output = cluster::Result<T>> + Send,
+    ) -> cluster::Result<T> {
+        let result = self.gated(op, None, async { operation.await.map_err(Into::into) }).await;
+        result
+            .map_err(|error: modhost_storage::journal::JournalError| StorageError::broken("cluster", error.to_string()))
     }
 }
 
@@ -294,5 +313,32 @@ impl Journal for GatedJournal {
     async fn close(&self) -> Result<()> {
         // A test can still read the journal afterwards.
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Cluster for GatedJournal {
+    async fn join(&self, host: &HostInfo, lease: Duration) -> cluster::Result<Vec<Arc<str>>> {
+        self.gated_cluster(Op::Join, self.memory.join(host, lease)).await
+    }
+
+    async fn beat(&self, owner: &str, lease: Duration) -> cluster::Result<bool> {
+        self.gated_cluster(Op::Beat, self.memory.beat(owner, lease)).await
+    }
+
+    async fn leave(&self, owner: &str) -> cluster::Result<()> {
+        self.memory.leave(owner).await
+    }
+
+    async fn hosts(&self) -> cluster::Result<Vec<HostStatus>> {
+        self.memory.hosts().await
+    }
+
+    async fn hold_duty(&self, duty: &str, owner: &str, lease: Duration) -> cluster::Result<bool> {
+        self.gated_cluster(Op::Duty, self.memory.hold_duty(duty, owner, lease)).await
+    }
+
+    fn poll_every(&self) -> Option<Duration> {
+        self.memory.poll_every()
     }
 }

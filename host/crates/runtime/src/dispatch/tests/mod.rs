@@ -6,6 +6,7 @@
 //! something that never happens fails after a number of steps.
 
 mod acceptance;
+mod cluster;
 mod immediate;
 mod journal;
 mod leases;
@@ -26,6 +27,7 @@ use modhost_core::clock::{Clock, ManualClock};
 use modhost_core::event::event_filter::{EventFilter, NamePattern, Path};
 use modhost_core::event::{DeliveryId, Event, Header, Name};
 use modhost_core::limits::{DEFAULT_CPU_WEIGHT, LimitAmounts, Limits};
+use modhost_storage::cluster::{Cluster, HostInfo, SingleHost};
 use modhost_storage::journal::{Backlog, Details, Journal, Memory, Retention, State, TenantLimits};
 use modhost_storage::keyvalue::DryRunStore;
 
@@ -88,6 +90,18 @@ impl Default for Setup {
     }
 }
 
+/// Returns what a host says of itself.
+fn host_info(name: &str) -> HostInfo {
+    HostInfo {
+        owner: OWNER.into(),
+        name: name.to_owned(),
+        admin: None,
+        version: "1".to_owned(),
+        settings: "same".to_owned(),
+        modules: ["Echo".into()].into(),
+    }
+}
+
 /// Returns a module with the settings of most tests: at most three attempts.
 fn module(name: &str) -> RouteSpec {
     RouteSpec {
@@ -140,6 +154,18 @@ impl TestHost {
 
     /// Creates a host on a journal, possibly one of a previous host.
     async fn with(setup: Setup, clock: Arc<ManualClock>, journal: Arc<GatedJournal>) -> Self {
+        let cluster = Arc::new(SingleHost::new(clock.clone()));
+        Self::in_cluster(setup, clock, journal, cluster, host_info("host-1")).await
+    }
+
+    /// Creates a host of a cluster.
+    async fn in_cluster(
+        setup: Setup,
+        clock: Arc<ManualClock>,
+        journal: Arc<GatedJournal>,
+        cluster: Arc<dyn Cluster>,
+        info: HostInfo,
+    ) -> Self {
         let settings = DispatchSettings {
             concurrency: setup.concurrency,
             max_deliveries: setup.max_deliveries,
@@ -151,7 +177,8 @@ impl TestHost {
                 max_bytes: None,
                 tenant_limits: TenantLimits::new(),
             },
-            owner: OWNER.into(),
+            cluster,
+            host: info,
             sweep_every: setup.sweep_every,
             removal_grace: Duration::ZERO,
             clock: clock.clone(),
