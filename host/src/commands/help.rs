@@ -16,7 +16,7 @@ pub(super) use examples;
 /// The commands by subject, in the order in which a user meets them.
 const GROUPS: [(&str, &[&str]); 3] = [
     ("Develop modules", &["new", "dev", "send", "build", "test", "check"]),
-    ("Operate a host", &["serve", "modules", "deliveries", "tenants", "routes"]),
+    ("Operate a host", &["serve", "modules", "deliveries", "tenants", "hosts", "storage", "routes"]),
     ("Build tools", &["sdk", "bindings", "componentize"]),
 ];
 

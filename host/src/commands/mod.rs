@@ -11,6 +11,7 @@ mod dev;
 mod diagnostics;
 mod event_file;
 mod help;
+mod hosts;
 mod modules;
 mod new;
 mod output;
@@ -20,6 +21,7 @@ mod sdk;
 mod send;
 mod serve;
 mod signals;
+mod storage;
 mod tenants;
 mod test;
 
@@ -146,6 +148,15 @@ enum Command {
     /// Tells which tenant keeps a running host busy. CPU time and calls count from the start of the host; everything else is the
     /// current state. Exit code: 0 on success, 1 otherwise.
     Tenants(tenants::TenantsArgs),
+    /// Show the hosts that share a database
+    ///
+    /// Hosts with the same `url` in `[storage]` share the work. Tells which of them live, which version each runs, and whose
+    /// modules.toml differs from that of the host that answers. Exit code: 0 on success, 1 otherwise.
+    Hosts(hosts::HostsArgs),
+    /// Move what a host keeps to another storage
+    ///
+    /// Moves a host from the files in its data directory to a PostgreSQL database, which several hosts can share.
+    Storage(storage::StorageArgs),
     /// Show which modules receive which events
     Routes(routes::RoutesArgs),
     /// Compile a component; the host runs this command itself
@@ -328,6 +339,8 @@ fn run(command: Command) -> ExitCode {
         Command::Send(args) => block_on(send::run(args)),
         Command::Modules(args) => block_on(modules::run(args)),
         Command::Tenants(args) => block_on(tenants::run(args)),
+        Command::Hosts(args) => block_on(hosts::run(args)),
+        Command::Storage(args) => block_on(storage::run(args)),
         Command::Routes(args) => routes::run(args),
         Command::Check(args) => block_on(check::run(args)),
         // Without a runtime: its threads would take resources from the compiler.
@@ -440,6 +453,25 @@ fn log_warnings(settings: &Settings) {
     if warnings.len() > MAX_LOGGED {
         tracing::warn!(more = warnings.len() - MAX_LOGGED, "the settings have more warnings; see `modhost check`");
     }
+}
+
+/// Checks that a data directory has its own deliveries and versions.
+///
+/// # Errors
+///
+/// If the host with this directory keeps them in a database.
+fn check_is_own_storage(data_dir: &Path) -> anyhow::Result<()> {
+    if host::uses_database(data_dir) {
+        let message = format!(
+            "the host with the data directory {} keeps its deliveries and versions in a database",
+            data_dir.display()
+        );
+        return Err(error_with_help(
+            message,
+            "omit --data-dir: any running host with that database answers, also `--admin URL` of another machine",
+        ));
+    }
+    Ok(())
 }
 
 /// Returns this program as it was called, for commands that users copy from the output.

@@ -18,6 +18,7 @@ mod hardening;
 mod harness;
 mod health;
 mod host_discovery;
+mod hosts;
 mod http;
 mod includes;
 mod keyvalue;
@@ -29,11 +30,19 @@ mod offline;
 mod other_platforms;
 mod output;
 mod partial_files;
+#[path = "../support/postgres_server.rs"]
+#[allow(dead_code, reason = "not every test needs the server's port")]
+mod postgres_server;
 mod reload;
 mod routing;
 mod sandbox;
+// These modules are shared with other suites; this one uses a part of them.
+#[allow(dead_code)]
+#[path = "../support/cuttable_proxy.rs"]
+mod cuttable_proxy;
 #[path = "../support/scripted_server.rs"]
 mod server;
+mod shared_versions;
 mod starting;
 mod unusual_events;
 // This module is shared with the tests of the journal; this suite uses a part of it.

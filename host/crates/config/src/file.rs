@@ -9,6 +9,7 @@ mod http;
 mod limits;
 mod platform;
 mod source;
+mod storage;
 mod swap;
 
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ use toml::de::DeTable;
 use super::document::Document;
 use super::include::Include;
 use super::platform::PlatformSettings;
-use super::settings::{Ceilings, CompilerSettings, Module, Retention, Server, Tenant};
+use super::settings::{Ceilings, CompilerSettings, Module, Retention, Server, StorageSettings, Tenant};
 use super::source::Source;
 use super::table::{Table, Value, to_json};
 use super::{WrittenKeys, listener, reference, suggest};
@@ -64,8 +65,13 @@ pub(super) struct Located<T> {
 pub(super) fn read(document: &Document<'_>, root: &Spanned<DeTable<'_>>) -> Parts {
     let root = Table::new(document, "the file", root.span(), root.get_ref());
     let server = root.get("server").and_then(|value| value.table("[server]")).map(server);
+    let storage = root.get("storage").and_then(|value| value.table("[storage]")).map(storage::storage);
     let tables = |key, title| root.get(key).map(|value| value.tables(title)).unwrap_or_default();
-    let server = server.unwrap_or_else(|| default_server(document));
+    let mut server = server.unwrap_or_else(|| default_server(document));
+    if let Some((storage, written)) = storage {
+        server.storage = storage;
+        server.written.extend("storage", written);
+    }
     let ceilings = server.ceilings.clone();
     let parts = Parts {
         server,
@@ -93,6 +99,11 @@ pub(super) fn read_included(
         format!("move it to {}", top.display()),
     );
     root.reject_key(
+        "storage",
+        "[storage] is not allowed in an included file: it is for the whole host",
+        format!("move it to {}", top.display()),
+    );
+    root.reject_key(
         "include",
         "`include` is not allowed in an included file",
         format!("name the files in {}", top.display()),
@@ -106,7 +117,13 @@ pub(super) fn read_included(
         None => Vec::new(),
     };
     let parts = Parts {
-        server: Server { written: WrittenKeys::default(), tls: None, admin_token: None, ..server.clone() },
+        server: Server {
+            written: WrittenKeys::default(),
+            tls: None,
+            admin_token: None,
+            storage: StorageSettings::default(),
+            ..server.clone()
+        },
         include: Vec::new(),
         has_include: false,
         sources: tables("source", "[[source]]").into_iter().map(source::source).collect(),
@@ -174,6 +191,8 @@ fn server(table: Table<'_>) -> Server {
             .get("max_tenant_labels")
             .and_then(|value| value.count())
             .unwrap_or(default.max_tenant_labels),
+        name: table.get("name").and_then(|value| storage::host_name(&value)),
+        storage: StorageSettings::default(),
         written: table.written(),
     };
     let is_open = server.admin_token.is_none() && !server.admin_listen.ip().is_loopback();

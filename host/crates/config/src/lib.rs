@@ -44,8 +44,8 @@ pub use reference::Reference;
 pub use settings::decode;
 pub use settings::read_failed;
 pub use settings::{
-    Canary, Ceilings, CompilerSettings, IncludedFile, Module, ModuleLimits, Retention, Server, Settings, Swap, Tenant,
-    TenantLimits,
+    Canary, Ceilings, CompilerSettings, IncludedFile, Module, ModuleLimits, Retention, Server, Settings, Shard,
+    StorageSettings, Swap, Tenant, TenantLimits,
 };
 pub use source::{EventSocket, Scheme, Source, SourceKind, Webhook};
 pub use written_keys::WrittenKeys;

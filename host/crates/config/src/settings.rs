@@ -144,8 +144,39 @@ pub struct Server {
     pub removal_grace: Duration,
     /// The maximum number of tenants with a label of their own in metrics. Default 200.
     pub max_tenant_labels: usize,
+    /// The name of the host among those that share its storage, or `None` for that of the machine.
+    pub name: Option<String>,
+    /// `[storage]`: where deliveries, values and versions are kept. Default: in files of `data_dir`.
+    pub storage: StorageSettings,
     /// The keys that are in the file.
     pub written: WrittenKeys,
+}
+
+/// Where deliveries, values and versions are kept.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StorageSettings {
+    /// The URL of a PostgreSQL database, which several hosts may share; `None` for files in the data directory.
+    pub url: Option<Reference>,
+    /// Further databases, each with the deliveries and values of some tenants.
+    pub shards: Vec<Shard>,
+}
+
+/// A database with the deliveries and values of some tenants.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shard {
+    /// The name.
+    pub name: String,
+    /// The URL of the database.
+    pub url: Reference,
+    /// The tenants.
+    pub tenants: Vec<Name>,
+}
+
+impl StorageSettings {
+    /// Returns the references to the databases.
+    pub fn references(&self) -> impl Iterator<Item = &Reference> {
+        self.url.iter().chain(self.shards.iter().map(|shard| &shard.url))
+    }
 }
 
 /// Upper bounds for the limits of all modules and tenants.
@@ -335,6 +366,8 @@ impl Default for Server {
             tls: None,
             removal_grace: Duration::from_secs(30),
             max_tenant_labels: 200,
+            name: None,
+            storage: StorageSettings::default(),
             written: WrittenKeys::default(),
         }
     }
@@ -571,7 +604,8 @@ impl Settings {
         });
         let headers = self.modules.iter().flat_map(|module| &module.http).flat_map(|entry| &entry.headers);
         let of_modules = headers.map(|header| &header.secret);
-        of_sources.chain(of_tenants).chain(of_modules).chain(&self.server.admin_token)
+        let of_server = self.server.admin_token.iter().chain(self.server.storage.references());
+        of_sources.chain(of_tenants).chain(of_modules).chain(of_server)
     }
 
     /// Returns all references, including the key of the certificate.

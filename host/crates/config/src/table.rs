@@ -15,7 +15,7 @@ use super::document::Document;
 use super::{WrittenKeys, suggest, units};
 
 /// The tables that users may write above a key that belongs to the whole file.
-const TOP_TABLES: [&str; 4] = ["[server]", "[[source]]", "[[tenant]]", "[[module]]"];
+const TOP_TABLES: [&str; 5] = ["[server]", "[storage]", "[[source]]", "[[tenant]]", "[[module]]"];
 
 /// A table of the file. Records which settings were read: all others are errors.
 pub struct Table<'d> {

@@ -31,6 +31,13 @@ impl WrittenKeys {
         written
     }
 
+    /// Adds the keys of another table that belongs to the same part.
+    pub(super) fn extend(&mut self, prefix: &str, other: Self) {
+        self.keys.insert(prefix.to_owned());
+        self.keys.extend(other.keys.into_iter().map(|key| format!("{prefix}.{key}")));
+        self.end = self.end.max(other.end);
+    }
+
     /// Whether keys are missing that were in the file before.
     pub(super) fn is_missing_keys_of(&self, before: &Self) -> bool {
         !before.keys.is_subset(&self.keys)

@@ -1,11 +1,13 @@
 //! The running host: builds the sources, dispatch and the engine from the settings, and applies changed settings to
 //! them.
 
+mod identity;
 mod reload;
 mod sandbox;
 mod saved_settings;
 mod settings_log;
 mod settings_reader;
+mod storage;
 
 use std::collections::{BTreeSet, HashSet};
 use std::net::SocketAddr;
@@ -20,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin_api::{self, Access, AccessRules, Admin, SandboxView, SettingsStatus};
 use crate::resolved_config::ResolvedConfig;
+pub use identity::uses_database;
 use modhost_config::{ConfigError, ConfigErrors, Scheme, Server, Settings, Source};
 use modhost_core::browser_guard::BrowserGuard;
 use modhost_core::clock::SystemClock;
@@ -36,19 +39,16 @@ use modhost_runtime::dispatch::{DispatchSettings, DispatchSink, Dispatcher, Fail
 use modhost_runtime::engine::{CompileError, Compiler, Engine, FileWatch, MAX_CONCURRENT_DRY_RUNS, Registry};
 use modhost_sandbox::InForce;
 use modhost_storage::error::StorageError;
-use modhost_storage::journal::{self, Journal, JournalError, Retention, Sqlite, SqliteSettings, State, TenantLimits};
-use modhost_storage::keyvalue::{self, KeyValue, KeyValueError};
+use modhost_storage::journal::{self, Journal, JournalError, Retention, State, TenantLimits};
+use modhost_storage::keyvalue::{self, KeyValueError};
 use modhost_storage::sqlite::DirectoryLock;
 use modhost_storage::unreadable::{UnreadableLimits, UnreadableStore};
-use modhost_storage::versions::{self, Keep, Versions};
+use modhost_storage::versions;
 use reload::{SettingsWatcher, Watched};
 use saved_settings::SettingsStore;
 pub use settings_reader::examine_settings;
 use settings_reader::{SettingsReader, Start};
-
-/// The owner of this host's leases. The embedded journal belongs to one process, so the name is the same for every run:
-/// leases that a host finds at its start belong to its own previous run.
-const OWNER: &str = "this host";
+use storage::Storage;
 
 /// Reads modules.toml, or parses an earlier text of it.
 pub type LoadTop = Box<dyn Fn(Option<&str>) -> Result<Settings, ConfigErrors> + Send + Sync>;
@@ -86,6 +86,8 @@ pub struct Host {
     reload_requested: Arc<Notify>,
     closing: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
+    /// Reserves the data directory for this process, unless the journal does.
+    _directory_lock: Option<DirectoryLock>,
 }
 
 /// The reason why a host doesn't start.
@@ -122,6 +124,32 @@ pub enum StartError {
     /// The database of versions can't be opened.
     #[error(transparent)]
     Versions(#[from] StorageError),
+    /// The name of this host can't be kept in its data directory.
+    #[error("cannot read or write `host.id` in the data directory {directory}: {error}")]
+    Identity {
+        /// The data directory.
+        directory: PathBuf,
+        /// The error of the operating system.
+        error: std::io::Error,
+    },
+    /// The data directory belongs to a host with a database, and the settings name none.
+    #[error(
+        "the host with the data directory {directory} has kept its deliveries in a database, but modules.toml has no `url` in \
+         [storage]; restore it, or, to begin without these deliveries, use another `data_dir` or remove `host.id` from this \
+         one"
+    )]
+    DatabaseMissing {
+        /// The data directory.
+        directory: PathBuf,
+    },
+    /// A database can't be used.
+    #[error("cannot use the database that {setting} in modules.toml refers to: {error}")]
+    Database {
+        /// The setting.
+        setting: String,
+        /// The error.
+        error: StorageError,
+    },
     /// The unreadable requests kept for operators can't be listed.
     #[error("cannot list the unreadable requests of the data directory: {0}")]
     Unreadable(String),
@@ -205,19 +233,15 @@ impl Host {
             tokio::spawn(public_listener.clone().serve(public, public_routes.clone(), closing.clone())),
             tokio::spawn(admin_listener.clone().serve(admin, admin_routes.clone(), closing.clone())),
         ];
-        let opening = Sqlite::open(SqliteSettings { directory: server.data_dir.clone() });
-        let (compiler, journal) = tokio::join!(sandbox::compiler(server, compiling.program.clone()), opening);
+        let opening = Storage::open(server, config.databases.as_ref(), compiling.for_authors);
+        let (compiler, storage) = tokio::join!(sandbox::compiler(server, compiling.program.clone()), opening);
         let (compiler, compiler_in_force) = compiler?;
+        let Storage { kind, name, journal, cluster, keyvalue, versions, directory_lock } = storage?;
         let sandbox = SandboxView { mode: server.sandbox, host: in_force, compiler: compiler_in_force };
         sandbox::log(&sandbox);
         let engine = start_engine(server, compiler, compiling).map_err(StartError::Engine)?;
-        let journal: Arc<dyn Journal> = Arc::new(journal?);
         health.set_recorder(journal.clone());
-        // Opened after the journal, whose lock reserves the data directory for this process.
-        let keep = Keep { of_module: server.retention.versions, bytes: server.retention.versions_size };
-        let versions = Versions::open(server.data_dir.clone(), keep).await?;
         let registry = Arc::new(Registry::new(engine, versions, journal.clone()));
-        let keyvalue: Arc<dyn KeyValue> = Arc::new(keyvalue::Sqlite::open(server.data_dir.clone()).await?);
         let dispatch = DispatchSettings {
             concurrency: server.concurrency,
             max_deliveries: server.max_deliveries,
@@ -230,7 +254,8 @@ impl Host {
                 // Set when the journal is purged: the limits of tenants can change.
                 tenant_limits: TenantLimits::new(),
             },
-            owner: OWNER.into(),
+            cluster: cluster.clone(),
+            host: identity::host_info(name, admin_address.to_string(), &active),
             sweep_every: SWEEP_EVERY,
             removal_grace: server.removal_grace,
             clock: Arc::new(SystemClock),
@@ -243,12 +268,14 @@ impl Host {
             tokio::task::spawn_blocking(move || UnreadableStore::open(&data_dir, UnreadableLimits::default()));
         let unreadable = unreadable.await.map_err(|error| StartError::Unreadable(error.to_string()))?;
         let sink = DispatchSink::new(dispatcher.clone(), unreadable.clone());
+        let duties = dispatcher.clone();
+        let sockets = EventSockets::new(move |source| duties.want_duty(&format!("event socket {source}")));
         let parts = Parts {
             sink: Arc::new(sink.clone()),
             dispatcher,
             registry,
             sources: Arc::default(),
-            sockets: Arc::default(),
+            sockets: Arc::new(sockets),
             public: public_listener,
             admin: admin_listener,
             access: Access::new(access(&config, admin_address)),
@@ -272,6 +299,8 @@ impl Host {
             registry: parts.registry.clone(),
             journal,
             keyvalue,
+            cluster,
+            storage: kind,
             dispatcher: parts.dispatcher.clone(),
             sources: parts.sources.clone(),
             sockets: parts.sockets.clone(),
@@ -286,6 +315,10 @@ impl Host {
         let (ready_registry, ready_cancel) = (registry.clone(), closing.clone());
         tasks.push(tokio::spawn(async move {
             ready_cancel.run_until_cancelled(log_ready(&ready_registry, started)).await;
+        }));
+        let (following_registry, following_cancel) = (registry.clone(), closing.clone());
+        tasks.push(tokio::spawn(async move {
+            following_cancel.run_until_cancelled(following_registry.follow()).await;
         }));
         let metrics_cancel = closing.clone();
         tasks.push(tokio::spawn(async move {
@@ -317,7 +350,19 @@ impl Host {
         }));
         close_unless_started.disarm();
         let (public, admin) = (public_address, admin_address);
-        Ok(Self { public, admin, registry, dispatcher, sockets, health, settings, reload_requested, closing, tasks })
+        Ok(Self {
+            public,
+            admin,
+            registry,
+            dispatcher,
+            sockets,
+            health,
+            settings,
+            reload_requested,
+            closing,
+            tasks,
+            _directory_lock: directory_lock,
+        })
     }
 
     /// Returns the address of the public listener, which receives events.
@@ -472,7 +517,17 @@ fn for_operators(rules: &ListenerRules) -> ListenerRules {
     ListenerRules { limits, ..ListenerRules::default() }
 }
 
-/// Returns the names of the changed settings in [server] that take effect only after a restart.
+/// Notes in a data directory that the deliveries of its host are in a database, so that the host doesn't start with empty files
+/// if the settings name no database.
+///
+/// # Errors
+///
+/// When the file can't be written.
+pub fn note_database(data_dir: &Path) -> std::io::Result<()> {
+    identity::host_name(data_dir, None).map(drop)
+}
+
+/// Returns the names of the changed settings in [server], and of [storage], that take effect only after a restart.
 fn needs_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
     let (before, after) = (&before.server, &after.server);
     let changed = [
@@ -486,6 +541,8 @@ fn needs_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
         ("retention", before.retention != after.retention),
         ("compiler", before.compiler != after.compiler),
         ("sandbox", before.sandbox != after.sandbox),
+        ("name", before.name != after.name),
+        ("storage", before.storage != after.storage),
         ("tls", before.tls.is_some() != after.tls.is_some()),
     ];
     changed.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()

@@ -12,7 +12,7 @@ use modhost_config as config;
 use modhost_config::http::{HttpEntry, HttpHeader};
 use modhost_config::{
     ActiveHost, ActiveSettings, CompletionSettings, ConfigError, ConfigErrors, Environment, LoadedSettings,
-    NexusPlatform, PlatformSettings, Reference, Settings, SettingsPart, SourceKind, UniquePlatform,
+    NexusPlatform, PlatformSettings, Reference, Settings, SettingsPart, SourceKind, StorageSettings, UniquePlatform,
 };
 use modhost_core::browser_guard::HostName;
 use modhost_core::event::Name;
@@ -59,6 +59,26 @@ pub struct ResolvedConfig {
     pub admin_token: Option<Secret>,
     /// Additional host names of the admin API, for the admin listener.
     pub admin_hosts: Vec<HostName>,
+    /// The databases, for the start of a host; `None` for files in the data directory.
+    pub databases: Option<Databases>,
+}
+
+/// The databases that hosts share, with their passwords.
+pub struct Databases {
+    /// The URL of the main one: it has everything that no shard has.
+    pub main: Secret,
+    /// The shards.
+    pub shards: Vec<ShardDatabase>,
+}
+
+/// The database of some tenants.
+pub struct ShardDatabase {
+    /// The name of the shard.
+    pub name: String,
+    /// The URL.
+    pub url: Secret,
+    /// The tenants.
+    pub tenants: Vec<Name>,
 }
 
 impl ResolvedConfig {
@@ -103,6 +123,10 @@ impl ResolvedConfig {
             errors.push(error);
             None
         });
+        let databases = databases(&settings.server.storage, environment).unwrap_or_else(|error| {
+            errors.push(error);
+            None
+        });
         let rules = rules(settings, environment).unwrap_or_else(|error| {
             errors.push(error);
             ListenerRules::default()
@@ -122,8 +146,20 @@ impl ResolvedConfig {
             specs,
             admin_token,
             admin_hosts: settings.server.admin_hosts.clone(),
+            databases,
         })
     }
+}
+
+/// Resolves the URLs of the databases.
+fn databases(storage: &StorageSettings, environment: &Environment) -> Result<Option<Databases>, ConfigError> {
+    let Some(url) = &storage.url else { return Ok(None) };
+    let shards = storage.shards.iter().map(|shard| {
+        let (name, tenants) = (shard.name.clone(), shard.tenants.clone());
+        Ok(ShardDatabase { name, url: shard.url.resolve(environment)?, tenants })
+    });
+    let shards = shards.collect::<Result<_, ConfigError>>()?;
+    Ok(Some(Databases { main: url.resolve(environment)?, shards }))
 }
 
 /// Checks that the settings of an included file can be resolved.

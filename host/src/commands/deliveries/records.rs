@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::FromArgs;
 use crate::commands::admin::{AdminApi, OFFLINE_HINT};
+use crate::commands::check_is_own_storage;
 use crate::commands::diagnostics::{self, error_with_help};
 use modhost_core::event::{DeliveryId, Name};
 use modhost_server::admin_api::{DeliveryView, DetailsView};
@@ -33,6 +34,7 @@ impl Records {
     /// Opens the data directory that the command line names, else connects to the host of these settings.
     pub(in crate::commands) async fn open(from: &FromArgs, config: Option<&Path>) -> anyhow::Result<Self> {
         if let Some(directory) = &from.data_dir {
+            check_is_own_storage(directory)?;
             let journal = OfflineJournal::open(SqliteSettings { directory: directory.clone() }).await?;
             if let Some(missing) = journal.missing() {
                 diagnostics::warn(missing);

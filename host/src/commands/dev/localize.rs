@@ -5,7 +5,8 @@ use std::path::Path;
 use url::Url;
 
 use modhost_config::{
-    ConfigErrors, Environment, EventSocket, PlatformSettings, Reference, Scheme, Settings, Source, SourceKind, Webhook,
+    ConfigErrors, Environment, EventSocket, PlatformSettings, Reference, Scheme, Settings, Source, SourceKind,
+    StorageSettings, Webhook,
 };
 use modhost_core::event::Name;
 use modhost_core::secret::Secret;
@@ -34,6 +35,8 @@ pub(super) fn use_local_platform(settings: Settings, bases: &Bases) -> Result<Se
     let mut settings = localize(settings, bases, &environment);
     // The local platform delivers over plain HTTP.
     settings.server.tls = None;
+    // A host for authors must not take the deliveries of those that share the database.
+    settings.server.storage = StorageSettings::default();
     // The only company of the local platform belongs to the first tenant.
     if let Some(first) = settings.tenants.first_mut()
         && !first.companies.is_empty()

@@ -177,6 +177,7 @@ impl Modules {
     fn new(target: TargetArgs) -> anyhow::Result<Self> {
         Ok(match target.data_dir {
             Some(data_dir) => {
+                super::check_is_own_storage(&data_dir)?;
                 let config = target.settings.config.unwrap_or_else(|| "modules.toml".into());
                 Self::Offline(OfflineModules { data_dir, config })
             }

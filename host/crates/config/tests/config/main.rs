@@ -117,6 +117,10 @@ fn shows_defaults_in_shipped_file() {
         |line: &str| line.starts_with("# [") || line.split_once(" = ").is_some_and(|(key, _)| !key[2..].contains(' '));
     let skipped = [
         "# include",
+        "# name = \"host-1\"",
+        "# [storage",
+        "# url",
+        "# tenants = [\"acme\"]",
         "# companies",
         "# folder",
         "# tenant",
@@ -431,4 +435,31 @@ fn warns_about_unsigned_company() {
     assert_eq!(warned(hmac).len(), 1);
     assert_eq!(warned(&format!("{hmac}\nsigned = '{{header:X-Org}}.{{body}}'")), [""; 0]);
     assert_eq!(warned("scheme = 'shopify'\nevent = { company = 'body:shop' }"), [""; 0]);
+}
+
+#[test]
+fn reads_storage() {
+    let storage = |lines: &str| {
+        let text = format!("{lines}\n[[tenant]]\nname = 'acme'\nplatform = {{ kind = 'none' }}\n");
+        Settings::parse(&text, "modules.toml").unwrap_or_else(|errors| panic!("{errors}"))
+    };
+    let none = storage("");
+    assert_eq!((none.server.storage.url, none.server.storage.shards.len()), (None, 0));
+    let environment: Environment =
+        [("DATABASE_URL", "postgresql://u:p@db/main"), ("EU_URL", "postgresql://u:p@eu/main")].into_iter().collect();
+    let settings = storage(
+        "[server]\nname = 'host-1'\n[storage]\nurl = 'env:DATABASE_URL'\n\
+         [storage.shards.eu]\nurl = 'env:EU_URL'\ntenants = ['acme', 'globex']",
+    );
+    let of = |reference: &modhost_config::Reference| reference.resolve(&environment).unwrap().expose().to_owned();
+    assert_eq!(settings.server.name.as_deref(), Some("host-1"));
+    assert_eq!(settings.server.storage.url.as_ref().map(of).unwrap(), "postgresql://u:p@db/main");
+    let [eu] = settings.server.storage.shards.as_slice() else { panic!() };
+    assert_eq!((eu.name.as_str(), of(&eu.url).as_str()), ("eu", "postgresql://u:p@eu/main"));
+    assert_eq!(eu.tenants, ["acme".into(), "globex".into()]);
+    assert_eq!(settings.references().count(), 2, "a reload reads both again");
+    for literal in ["postgresql://%2Frun%2Fpostgresql/modhost", "postgres://modhost@db-1:5432,db-2:5433/modhost"] {
+        let settings = storage(&format!("[storage]\nurl = '{literal}'"));
+        assert!(settings.server.storage.url.is_some(), "{literal} has no password");
+    }
 }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::access::{self, Access};
 use super::module_view::WaitingView;
 use super::view::{DeliveryView, DetailsView, SandboxView, SourceView, TotalsView};
-use super::{SettingsStatus, keyvalue, modules, tenants, unreadable};
+use super::{SettingsStatus, hosts, keyvalue, modules, tenants, unreadable};
 use crate::telemetry::{self};
 use modhost_core::event::{DeliveryId, Name};
 use modhost_core::metrics;
@@ -26,6 +26,7 @@ use modhost_ingress::sources::Sources;
 use modhost_ingress::sources::event_socket::EventSockets;
 use modhost_runtime::dispatch::Dispatcher;
 use modhost_runtime::engine::Registry;
+use modhost_storage::cluster::Cluster;
 use modhost_storage::journal::{self, Filter, Journal, JournalError};
 use modhost_storage::keyvalue::{KeyValue, KeyValueError};
 use modhost_storage::unreadable::UnreadableStore;
@@ -48,6 +49,10 @@ pub struct Admin {
     pub journal: Arc<dyn Journal>,
     /// The key-value store.
     pub keyvalue: Arc<dyn KeyValue>,
+    /// The hosts that share the storage.
+    pub cluster: Arc<dyn Cluster>,
+    /// The kind of the storage: `sqlite` or `postgresql`.
+    pub storage: &'static str,
     /// Dispatch.
     pub dispatcher: Dispatcher,
     /// The webhooks.
@@ -82,6 +87,7 @@ pub fn router(admin: Admin) -> Router {
         .route("/unreadable/{id}/body", get(unreadable::body))
         .route("/unreadable/{id}/drop", post(unreadable::remove))
         .route("/modules", get(modules::list))
+        .route("/hosts", get(hosts::list))
         .route("/tenants", get(tenants::list))
         .route("/tenants/{name}", get(tenants::show))
         .route("/keyvalue/{tenant}/{module}", get(keyvalue::buckets))
@@ -125,6 +131,13 @@ fn module_routes(module: &str) -> Router<Admin> {
 
 /// An error response: its status and its message.
 pub(super) struct ApiError(pub(super) StatusCode, pub(super) String);
+
+impl ApiError {
+    /// Returns the error of a storage that can't be used now.
+    pub(super) fn unavailable(message: String) -> Self {
+        Self(StatusCode::SERVICE_UNAVAILABLE, message)
+    }
+}
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
@@ -195,8 +208,8 @@ async fn ready(State(admin): State<Admin>, request: Request) -> Response {
     health::no_store(code, Json(answer))
 }
 
-/// Returns whether the host is ready, and for authorized requests also the state of each module and the restrictions
-/// of the host's processes.
+/// Returns whether the host is ready, and for authorized requests also the state of each module, the restrictions of the
+/// host's processes, and which storage it uses with how many hosts.
 async fn show_health(State(admin): State<Admin>, headers: HeaderMap) -> Response {
     if !admin.access.permits(&headers) {
         return health::public_report(&admin.health);
@@ -214,7 +227,8 @@ async fn show_health(State(admin): State<Admin>, headers: HeaderMap) -> Response
     let modules: Vec<Value> = modules.collect();
     let (code, Report { status, checks, reasons }) = admin.health.report(true);
     let mut answer = json!({
-        "status": status, "checks": checks, "reasons": reasons, "modules": modules, "sandbox": &*admin.sandbox
+        "status": status, "checks": checks, "reasons": reasons, "modules": modules, "sandbox": &*admin.sandbox,
+        "storage": admin.storage, "hosts": admin.dispatcher.live_hosts().alive
     });
     let refused = admin.settings.refused();
     if !refused.is_empty() {
@@ -241,6 +255,8 @@ async fn metrics(State(admin): State<Admin>) -> Result<Response, ApiError> {
     metrics::ready(&checks.map(|(check, is_well)| (check.name(), is_well)));
     let totals = admin.journal.totals().await?;
     metrics::journal(journal::State::ALL.map(|state| (state.name(), totals.of(state))), totals.bytes);
+    let hosts = admin.dispatcher.live_hosts();
+    metrics::cluster_hosts(hosts.alive, hosts.with_other_settings);
     metrics::settings_files_refused(admin.settings.refused().len());
     metrics::log_lines_dropped(telemetry::dropped_lines());
     for module in admin.registry.status() {

@@ -2,6 +2,7 @@
 
 mod access;
 mod api;
+mod hosts;
 mod keyvalue;
 mod module_view;
 mod modules;
@@ -12,6 +13,7 @@ mod view;
 
 pub use access::{Access, AccessRules};
 pub use api::{Admin, router};
+pub use hosts::HostView;
 pub use module_view::{CanaryView, HeldBackView, ModuleView, OperatorActionView, PinnedView, VersionView, WaitingView};
 pub use modules::operator_name;
 pub use settings_status::SettingsStatus;

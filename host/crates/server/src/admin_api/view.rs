@@ -100,6 +100,9 @@ pub struct ChangeView {
 pub struct AttemptView {
     /// Its number, from 1.
     pub number: u32,
+    /// The life of the host that made it, as in the list of hosts.
+    #[serde(default)]
+    pub owner: String,
     /// When it began (RFC 3339).
     pub started_at: String,
     /// When it ended (RFC 3339).
@@ -175,6 +178,9 @@ pub struct EventSocketView {
     pub subscriptions: Vec<String>,
     /// When uninterrupted connectivity began (RFC 3339). `None` if the socket is disconnected.
     pub connected_since: Option<String>,
+    /// Whether another host that shares the storage keeps the socket open, or is about to.
+    #[serde(default)]
+    pub elsewhere: bool,
     /// The reason why the last connection attempt failed, if it did.
     pub problem: Option<String>,
     /// The number of connections made.
@@ -259,6 +265,7 @@ impl From<SocketReport> for SourceView {
             address,
             subscriptions,
             connected_since: status.connected_since.map(rfc3339),
+            elsewhere: status.elsewhere,
             problem: status.problem,
             connections: status.connections,
             events: status.events,
@@ -305,6 +312,7 @@ impl From<Attempt> for AttemptView {
     fn from(attempt: Attempt) -> Self {
         Self {
             number: attempt.number,
+            owner: attempt.owner,
             started_at: rfc3339(attempt.started),
             ended_at: rfc3339(attempt.ended),
             version: attempt.version,

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 
 use super::saved_settings::SettingsStore;
 use super::settings_reader::{Before, Reading, Scope, SettingsReader, certificate, top_files};
-use super::{Parts, log_ceilings, needs_restart, settings_log};
+use super::{Parts, identity, log_ceilings, needs_restart, settings_log};
 use crate::admin_api::SettingsStatus;
 use modhost_config::{ActiveHost, ConfigError, ConfigErrors, Environment, Include, Settings, included_files};
 use modhost_core::files::{self, READ_TIMEOUT};
@@ -203,10 +203,14 @@ impl SettingsWatcher {
         self.variables = variables;
         let (was, is) = (before.top().settings(), self.active.top().settings());
         for name in needs_restart(was, is) {
-            tracing::warn!(setting = name, "change in [server] takes effect after a restart");
+            match name {
+                "storage" => tracing::warn!("change in [storage] takes effect after a restart"),
+                _ => tracing::warn!(setting = name, "change in [server] takes effect after a restart"),
+            }
         }
         *lock(&self.watched) = Watched::of(&self.active);
         self.parts.apply(config);
+        self.parts.dispatcher.describe_host(|info| identity::describe(info, &self.active));
         self.status.set(&self.active);
         if is.server.ceilings != was.server.ceilings {
             log_ceilings(&is.server);
