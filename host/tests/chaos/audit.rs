@@ -27,8 +27,9 @@ impl RepeatedCalls {
         self.steps + self.messages + self.completions + self.changes
     }
 
-    /// Counts the repeated calls, and checks that each was in flight when the host was killed: its delivery had made no
-    /// later call with an effect in that life.
+    /// Counts the repeated calls, and checks that each was in flight when the host was killed or cut off: its delivery had
+    /// made no later call with an effect in that life. A delivery that another life continued makes no call in the
+    /// earlier one any more.
     pub fn among(seen: &[RecordedRequest], last_life: u32) -> Self {
         let mut keys: HashMap<&str, Vec<usize>> = HashMap::new();
         let mut last_effects: HashMap<(&str, u32), usize> = HashMap::new();
@@ -39,11 +40,12 @@ impl RepeatedCalls {
                 last_effects.insert((delivery, call.life), place);
             }
         }
+        check_lives(seen);
         let mut repeated = Self::default();
         for (key, places) in keys {
             for pair in places.windows(2) {
                 let (first, second) = (&seen[pair[0]], &seen[pair[1]]);
-                assert!(first.life < second.life, "{key} was sent twice by one life: {first:?}, {second:?}");
+                assert_ne!(first.life, second.life, "{key} was sent twice by one life: {first:?}, {second:?}");
                 assert_eq!(
                     (&first.method, &first.path),
                     (&second.method, &second.path),
@@ -77,6 +79,22 @@ impl RepeatedCalls {
         };
         *kind += 1;
         self.in_last_life += usize::from(call.is_effect() && call.life == last_life);
+    }
+}
+
+/// Checks that no life makes a call of a delivery that another life has continued since.
+fn check_lives(seen: &[RecordedRequest]) {
+    let mut lives: HashMap<&str, Vec<u32>> = HashMap::new();
+    for call in seen {
+        let Some(delivery) = call.delivery() else { continue };
+        let lives = lives.entry(delivery).or_default();
+        if lives.last() != Some(&call.life) {
+            assert!(
+                !lives.contains(&call.life),
+                "a call of {delivery} after it was taken over from that life: {call:?}"
+            );
+            lives.push(call.life);
+        }
     }
 }
 

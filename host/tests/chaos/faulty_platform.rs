@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -31,6 +31,8 @@ pub struct FaultyPlatform {
     address: SocketAddr,
     listener: Mutex<Option<(CancellationToken, JoinHandle<()>)>>,
     asked: AtomicU64,
+    /// The number of lives of the hosts that use it.
+    lives: Arc<AtomicU32>,
 }
 
 /// A request of the host.
@@ -138,12 +140,17 @@ impl FaultyPlatform {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let listener = Mutex::new(Some(serve(listener, proxy.clone())));
-        Self { _platform: platform, proxy, address, listener, asked: AtomicU64::new(0) }
+        Self { _platform: platform, proxy, address, listener, asked: AtomicU64::new(0), lives: Arc::default() }
     }
 
     /// The address of the proxy. Each life of a host has its own API path below it: see [`api_base`].
     pub fn origin(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// The counter of the lives of all hosts that use the platform, so that each life has a number of its own.
+    pub fn lives(&self) -> Arc<AtomicU32> {
+        self.lives.clone()
     }
 
     /// Makes the platform unreachable: nothing listens at its address.

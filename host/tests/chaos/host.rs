@@ -19,8 +19,10 @@ use super::harness::{Signal, component, http, sign, signal, until};
 pub const TENANT: &str = "default";
 
 /// The contents of modules.toml.
+#[derive(Clone)]
 pub struct Config {
     server: String,
+    top: String,
     source: String,
     variables: Vec<(String, String)>,
     tenant: String,
@@ -32,8 +34,8 @@ impl Config {
     /// One tenant, no modules.
     pub fn new() -> Self {
         let tenants = vec![(TENANT.to_owned(), String::new(), String::new())];
-        let (server, source, tenant) = Default::default();
-        Self { server, source, variables: Vec::new(), tenant, tenants, modules: Vec::new() }
+        let (server, top, source, tenant) = Default::default();
+        Self { server, top, source, variables: Vec::new(), tenant, tenants, modules: Vec::new() }
     }
 
     /// Adds a module with a built component and additional lines for its entry.
@@ -46,6 +48,12 @@ impl Config {
     pub fn server(mut self, lines: &str) -> Self {
         writeln!(self.server, "{lines}").unwrap();
         self
+    }
+
+    /// Keeps deliveries, values and versions in this PostgreSQL database.
+    pub fn database(mut self, url: &str) -> Self {
+        "[storage]\nurl = \"env:CHAOS_DATABASE\"\n".clone_into(&mut self.top);
+        self.variable("CHAOS_DATABASE", url)
     }
 
     /// Adds a setting to every source.
@@ -82,7 +90,7 @@ impl Config {
     }
 
     fn text(&self) -> String {
-        let mut text = format!("[server]\n{}\n", self.server);
+        let mut text = format!("[server]\n{}\n{}", self.server, self.top);
         let (source, tenant) = (&self.source, &self.tenant);
         for (name, limits, platform) in &self.tenants {
             write!(
@@ -127,7 +135,8 @@ platform = {{ kind = "unique", api_base = "env:CHAOS_API_BASE", app_id = "env:CH
             folder,
             variables: self.variables.clone(),
             platform: faulty_platform.origin(),
-            lives: AtomicU32::new(0),
+            lives: faulty_platform.lives(),
+            number: AtomicU32::new(0),
             client: http(),
             log: Arc::default(),
             life: Mutex::new(None),
@@ -141,8 +150,10 @@ pub struct Host {
     variables: Vec<(String, String)>,
     /// The address of the platform.
     platform: String,
-    /// The number of starts.
-    lives: AtomicU32,
+    /// The number of lives of all hosts of this platform.
+    lives: Arc<AtomicU32>,
+    /// The number of the current life among them.
+    number: AtomicU32,
     client: reqwest::Client,
     /// The log of all starts.
     log: Arc<Mutex<String>>,
@@ -175,7 +186,7 @@ impl Host {
             .current_dir(self.folder.path())
             .args(args)
             .env("CHAOS_SECRET", local::ENDPOINT_SECRET)
-            .env("CHAOS_API_BASE", api_base(&self.platform, self.lives.load(Ordering::SeqCst)))
+            .env("CHAOS_API_BASE", api_base(&self.platform, self.life()))
             .env("CHAOS_APP", local::APP_ID)
             .env("CHAOS_KEY", local::API_KEY)
             .env("MODHOST_LOG", "modhost=debug")
@@ -184,6 +195,11 @@ impl Host {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         command
+    }
+
+    /// The number of the current or last life, from 1, counted over all hosts of the platform.
+    pub fn life(&self) -> u32 {
+        self.number.load(Ordering::SeqCst)
     }
 
     /// Runs `modhost deliveries` against the running host.
@@ -205,7 +221,7 @@ impl Host {
 
     /// Starts the process with additional arguments.
     pub fn spawn_with(&self, args: &[&str]) {
-        self.lives.fetch_add(1, Ordering::SeqCst);
+        self.number.store(self.lives.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         let args = [&["serve", "--port", "0", "--admin-port", "0"], args].concat();
         let mut process = self.command(&args).spawn().unwrap();
         gather(process.stderr.take().unwrap(), self.log.clone());

@@ -14,7 +14,7 @@ use super::small_disk::notice::notice;
 const COMPLETIONS: &str = "/openai/chat/completions";
 
 /// A library that fakes the time of a process (Debian package `faketime`).
-const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+pub const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn full_disk_refuses_events_and_loses_none() {

@@ -5,11 +5,14 @@
 //! repeats the same times between kills:
 //!
 //! ```text
-//! MODHOST_CHAOS_ROUNDS=5000 cargo test --release -p modhost --test chaos nothing_is_lost -- --nocapture
-//! MODHOST_CHAOS_SEED=42 cargo test --release -p modhost --test chaos nothing_is_lost -- --nocapture
+//! MODHOST_CHAOS_ROUNDS=5000 cargo test --release -p modhost --test chaos -- --exact kills::nothing_is_lost_or_repeated --nocapture
+//! MODHOST_CHAOS_SEED=42 cargo test --release -p modhost --test chaos -- --exact kills::nothing_is_lost_or_repeated --nocapture
 //! ```
+//!
+//! The module `cluster` does the same with several hosts on one PostgreSQL database.
 
 mod audit;
+mod cluster;
 mod faults;
 mod faulty_platform;
 // This module belongs to the front door tests; this suite uses a part of it.
