@@ -219,7 +219,7 @@ async fn keeps_the_history_of_deliveries_that_version_4_wrote() {
         for summary in journal.list(Filter::default()).await.unwrap() {
             let Details { changes, attempts, .. } = journal.show(&summary.id).await.unwrap().unwrap();
             let of_event = Filter { event: Some(summary.event_id.clone()), ..Filter::default() };
-            assert_eq!(journal.list(of_event).await.unwrap(), [summary.clone()]);
+            assert_eq!(journal.list(of_event).await.unwrap(), std::slice::from_ref(&summary));
             all.push((summary, changes, attempts));
         }
         all

@@ -199,7 +199,7 @@ async fn hosts_share_the_work_and_count_exactly() {
                     );
                     // Those in chats have a number that isn't divisible by three.
                     let number: usize = delivery.event.id.rsplit('_').next().unwrap().parse().unwrap();
-                    let chat = (number % 3 > 0 && module == "Echo").then(|| (tenant, number % 5));
+                    let chat = (!number.is_multiple_of(3) && module == "Echo").then_some((tenant, number % 5));
                     if let Some(chat) = chat {
                         assert!(running.lock().unwrap().insert(chat), "two deliveries of {chat:?} run at once");
                     }

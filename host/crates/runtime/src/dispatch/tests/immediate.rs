@@ -29,7 +29,7 @@ async fn holds_the_run_slot_and_the_lease() {
     for _ in 0..5 {
         host.advance(HEARTBEAT_EVERY).await;
     }
-    assert_eq!(host.modules.running(), [first.clone()], "the lease is extended, and there is one slot");
+    assert_eq!(host.modules.running(), std::slice::from_ref(&first), "the lease is extended, and there is one slot");
     host.end(&first, answered()).await;
     host.end(&second, answered()).await;
     assert_eq!((host.modules.starts_of(&first), host.modules.starts_of(&second)), (1, 1));
