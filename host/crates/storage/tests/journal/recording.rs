@@ -1,9 +1,13 @@
 //! Recording: an event is recorded once and durably.
 
-use modhost_core::event::{DeliveryId, Name};
-use modhost_storage::journal::{Claim, Disposition, Journal, Recorded, State};
+use std::sync::Arc;
 
-use crate::support::{Engine, TestJournal, at, call, claim, event, event_from, event_of, on_every_engine, open, to};
+use modhost_core::event::{DeliveryId, Event, Header, Name};
+use modhost_storage::journal::{AttemptReport, Claim, Disposition, Filter, Journal, Recorded, State};
+
+use crate::support::{
+    Engine, TestJournal, at, call, claim, event, event_from, event_of, in_chat, on_every_engine, open, report, to,
+};
 
 on_every_engine! {
     returns_an_event_as_it_was_recorded,
@@ -14,6 +18,7 @@ on_every_engine! {
     records_one_delivery_for_each_module,
     rejects_an_invalid_event_alone,
     keeps_events_of_the_same_id_of_two_tenants_apart,
+    keeps_odd_characters_of_an_event,
 }
 
 async fn returns_an_event_as_it_was_recorded(engine: Engine) {
@@ -170,5 +175,36 @@ async fn keeps_events_of_the_same_id_of_two_tenants_apart(engine: Engine) {
         let claimed = journal.claim(claim(tenant, 5)).await.unwrap();
         assert_eq!(claimed.len(), 1, "{tenant}");
         assert_eq!(claimed[0].event.tenant, tenant.into());
+    }
+}
+
+/// A signed event may contain any character, also in its id.
+async fn keeps_odd_characters_of_an_event(engine: Engine) {
+    let journal = TestJournal::new(engine).await;
+    for (number, text) in
+        ["\0", "a\0b\0", "\u{1a}0", "\u{1a}", "\u{1a}\0\u{1a}1", "\u{feff}\u{10ffff}'\"\\"].into_iter().enumerate()
+    {
+        let plain = event("evt");
+        let header = Header {
+            id: format!("{number}{text}"),
+            source: "unique".into(),
+            name: text.to_owned(),
+            tenant: "acme".into(),
+            user_id: Some(text.to_owned()),
+            company_id: Some(format!("{text}{text}")),
+            created_at: None,
+        };
+        let odd = Arc::new(Event::new(header, plain.raw().clone(), plain.payload_range()));
+        let delivery = in_chat(&odd, "Echo", text);
+        assert!(journal.at(0).record(odd.clone(), vec![delivery.clone()]).await.unwrap().is_new(), "{text:?}");
+        let again = journal.record(odd.clone(), vec![delivery]).await.unwrap();
+        assert_eq!(again, Recorded::Duplicate, "{text:?}");
+        let claimed = journal.take(1, 1).await.pop().unwrap();
+        assert_eq!(*claimed.event, *odd, "{text:?}");
+        let of_event = Filter { event: Some(odd.id.clone()), ..Filter::default() };
+        let listed = journal.list(of_event).await.unwrap();
+        assert_eq!((listed.len(), &listed[0].event_id, &listed[0].event_name), (1, &odd.id, &odd.name));
+        let failed = AttemptReport { outcome: text.to_owned(), ..report() };
+        journal.complete_attempt(&claimed.lease, failed, Disposition::Dead { reason: text.into() }).await.unwrap();
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::Postgres;
 use super::change;
 use super::record::delivery_id;
-use super::rows::{Row, event_numbers, event_texts, now, read, tallied};
+use super::rows::{Row, event_numbers, event_texts, now, read, tallied, unescape};
 use crate::error::StorageError;
 use crate::journal::{Claim, Claimed, Due, Heartbeat, Lease};
 use crate::postgres::{read, repeatable, statement, values};
@@ -153,11 +153,11 @@ pub(super) fn read_event(row: &mut Row) -> (i64, Event) {
     let text = |index| row.text(index).unwrap_or_default().to_owned();
     let header = Header {
         source: text(0).into(),
-        id: text(1),
-        name: text(2),
+        id: unescape(&text(1)),
+        name: unescape(&text(2)),
         tenant: text(3).into(),
-        user_id: row.text(4).map(str::to_owned),
-        company_id: row.text(5).map(str::to_owned),
+        user_id: row.text(4).map(unescape),
+        company_id: row.text(5).map(unescape),
         created_at: row.n.get(1).copied().flatten().map(i64::cast_unsigned),
     };
     let [start, length] = [2, 3].map(|index| usize::try_from(row.number(index)).unwrap_or_default());

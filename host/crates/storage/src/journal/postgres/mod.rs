@@ -280,7 +280,7 @@ impl Journal for Postgres {
     async fn record(&self, event: Arc<Event>, deliveries: Vec<NewDelivery>) -> Result<Recorded> {
         let lanes = record::lanes(&self.pools.claim, &self.cache, &event.tenant, &deliveries).await?;
         let (done, recorded) = oneshot::channel();
-        self.records.push(RecordJob::new(event, deliveries, lanes, done)?)?;
+        self.records.push(RecordJob::new(event, deliveries, lanes, done))?;
         recorded.await.map_err(record::stopped)?
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Postgres;
 use super::claim::read_event;
 use super::record::id_hash;
-use super::rows::{Row, event_numbers, event_texts};
+use super::rows::{Row, event_numbers, event_texts, unescape};
 use super::schema::STORE;
 use crate::error::StorageError;
 use crate::journal::{Attempt, Call, Change, Details, Filter, LogLine, State, Summary};
@@ -32,8 +32,8 @@ fn summary(row: &Row) -> Result<Summary, Failure> {
     let state: State = text(7).parse().map_err(|error: String| Failure::Refused(StorageError::broken(STORE, error)))?;
     Ok(Summary {
         id: super::record::delivery_id(row),
-        event_id: text(1).to_owned(),
-        event_name: text(2).to_owned(),
+        event_id: unescape(text(1)),
+        event_name: unescape(text(2)),
         source: text(0).into(),
         tenant: text(3).into(),
         module: text(6).into(),

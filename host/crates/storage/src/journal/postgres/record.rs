@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::cache::Cache;
 use super::queue::QueuedJob;
-use super::rows::{RESULT, Row, clean, now, read, tallied};
+use super::rows::{RESULT, Row, clean, escape, now, read, tallied};
 use super::schema::STORE;
 use super::worker::{Batches, Job, JobResult, Writer};
 use crate::error::StorageError;
@@ -36,24 +36,14 @@ pub(super) struct RecordJob {
 
 impl RecordJob {
     /// Creates the job of an event. `lanes` are the ids of the deliveries' lanes.
-    ///
-    /// # Errors
-    ///
-    /// If PostgreSQL can't store the event's id.
     pub(super) fn new(
         event: Arc<Event>,
         deliveries: Vec<NewDelivery>,
         lanes: Vec<i64>,
         done: oneshot::Sender<Result<Recorded>>,
-    ) -> std::result::Result<Self, StorageError> {
-        if event.id.contains('\0') {
-            return Err(StorageError::broken(
-                STORE,
-                "an event's id contains a NUL character, which PostgreSQL cannot store",
-            ));
-        }
+    ) -> Self {
         let (key, token) = (event_key(&event.id, event.source.as_str(), event.tenant.as_str()), rand_token());
-        Ok(Self { event, deliveries, lanes, key, token, done: Mutex::new(Some(done)) })
+        Self { event, deliveries, lanes, key, token, done: Mutex::new(Some(done)) }
     }
 }
 
@@ -246,12 +236,12 @@ async fn record(writer: &mut Writer, jobs: &[&RecordJob]) -> std::result::Result
     let events = || jobs.iter().map(|job| &job.event);
     let k: Vec<i64> = (1..=jobs.len() as i64).collect();
     let key: Vec<&[u8]> = jobs.iter().map(|job| &job.key[..]).collect();
-    let id: Vec<&str> = events().map(|event| event.id.as_str()).collect();
+    let id: Vec<String> = events().map(|event| escape(&event.id)).collect();
     let source: Vec<&str> = events().map(|event| event.source.as_str()).collect();
     let tenant: Vec<&str> = events().map(|event| event.tenant.as_str()).collect();
-    let name: Vec<String> = events().map(|event| clean(&event.name)).collect();
-    let user_id: Vec<Option<String>> = events().map(|event| event.user_id.as_deref().map(clean)).collect();
-    let company_id: Vec<Option<String>> = events().map(|event| event.company_id.as_deref().map(clean)).collect();
+    let name: Vec<String> = events().map(|event| escape(&event.name)).collect();
+    let user_id: Vec<Option<String>> = events().map(|event| event.user_id.as_deref().map(escape)).collect();
+    let company_id: Vec<Option<String>> = events().map(|event| event.company_id.as_deref().map(escape)).collect();
     let created_at: Vec<Option<i64>> = events().map(|event| event.created_at.map(u64::cast_signed)).collect();
     let payload_start: Vec<i64> = events().map(|event| event.payload_range().start as i64).collect();
     let payload_length: Vec<i64> = events().map(|event| event.payload_range().len() as i64).collect();

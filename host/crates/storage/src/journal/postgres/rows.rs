@@ -125,7 +125,41 @@ macro_rules! event_texts {
 }
 pub(super) use event_texts;
 
-/// Replaces NUL characters, which PostgreSQL can't store in text.
+/// Replaces NUL characters, which PostgreSQL can't store in text. For text that only people read.
 pub(super) fn clean(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
+}
+
+/// Begins an escape sequence of [`escape`].
+const ESCAPE: char = '\u{1a}';
+
+/// Returns the text of an event as stored: a signed event may contain NUL characters, and modules get them back.
+pub(super) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\0' => escaped.extend([ESCAPE, '0']),
+            ESCAPE => escaped.extend([ESCAPE, '1']),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+/// Returns the text of an event from what [`escape`] returned.
+pub(super) fn unescape(stored: &str) -> String {
+    let mut text = String::with_capacity(stored.len());
+    let mut rest = stored.chars();
+    while let Some(character) = rest.next() {
+        match (character, rest.as_str().chars().next()) {
+            (ESCAPE, Some('0')) => text.push('\0'),
+            (ESCAPE, Some('1')) => text.push(ESCAPE),
+            (other, _) => {
+                text.push(other);
+                continue;
+            }
+        }
+        rest.next();
+    }
+    text
 }
